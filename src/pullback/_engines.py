@@ -1,0 +1,204 @@
+"""The calls into ``torch.autograd``: one gradient, and the ladder of engines for a batch.
+
+Only this module and the backward recorder differentiate. An engine that torch refuses is left
+with a reason; the last one, a plain loop, refuses nothing, so an error of the user's own graph
+comes out of it as torch words it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+Source = Tensor | GradientEdge
+Gradients = tuple[Tensor | None, ...]
+
+BYTES_AT_ONCE = 256 * 2**20
+
+
+def gradients(
+    outputs: Sequence[Source],
+    inputs: Sequence[Source],
+    cotangents: Sequence[Tensor],
+    *,
+    create_graph: bool = False,
+    retain_graph: bool = True,
+) -> Gradients:
+    """The gradients at ``inputs`` of the outputs weighed with ``cotangents``.
+
+    None stands where an input has no path to any output. Outputs without a graph are skipped.
+    """
+    live: list[Source] = []
+    weights: list[Tensor] = []
+    for output, cotangent in zip(outputs, cotangents, strict=True):
+        if isinstance(output, GradientEdge) or output.requires_grad:
+            live.append(output)
+            weights.append(cotangent)
+    if not live:
+        return (None,) * len(inputs)
+    return torch.autograd.grad(
+        live, inputs, weights, retain_graph, create_graph, allow_unused=True
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Gradients of shape ``(B, *input.shape)``, the engine that ran, and why not a faster one."""
+
+    gradients: tuple[Tensor, ...]
+    engine: str
+    reasons: tuple[str, ...]
+
+
+def batched_gradients(
+    outputs: Sequence[Source],
+    inputs: Sequence[Source],
+    batch: Sequence[Tensor],
+    chunk_size: int | None = None,
+    *,
+    like: Sequence[Tensor] | None = None,
+    create_graph: bool = False,
+) -> Batch:
+    """``B`` products at once: ``batch[k]`` has shape ``(B, *outputs[k].shape)``.
+
+    ``like`` gives the shape and dtype of each input where ``inputs`` holds gradient edges.
+    """
+    shapes = [t for t in inputs if isinstance(t, Tensor)] if like is None else list(like)
+
+    def product(cotangents: Sequence[Tensor]) -> Gradients:
+        return gradients(outputs, inputs, cotangents, create_graph=create_graph)
+
+    def at_once(cotangents: Sequence[Tensor]) -> Gradients:
+        return _batched_grads(outputs, inputs, cotangents, create_graph)
+
+    return climb_down(product, batch, shapes, chunk_size, at_once)
+
+
+def climb_down(
+    product: Callable[[Sequence[Tensor]], Gradients],
+    batch: Sequence[Tensor],
+    like: Sequence[Tensor],
+    chunk_size: int | None = None,
+    at_once: Callable[[Sequence[Tensor]], Gradients] | None = None,
+) -> Batch:
+    """Run ``product`` over a batch with the first engine that torch lets through."""
+    rungs: list[tuple[str, Callable[[Sequence[Tensor]], Gradients]]] = [
+        ("vmap", lambda chunk: _vmapped(product, chunk)),
+        ("loop", lambda chunk: _looped(product, chunk, like)),
+    ]
+    if at_once is not None:
+        rungs.insert(0, ("batched grads", at_once))
+    size = batch[0].shape[0]
+    if size == 0:
+        return Batch(tuple(t.new_zeros((0, *t.shape)) for t in like), rungs[0][0], ())
+    pieces: list[tuple[Tensor, ...]] = []
+    reasons: list[str] = []
+    for start, stop in _chunks(size, chunk_size or _products_at_once(batch, like)):
+        chunk = [t[start:stop] for t in batch]
+        while len(rungs) > 1:
+            name, engine = rungs[0]
+            try:
+                with _performance_drops(reasons):
+                    pieces.append(_filled(engine(chunk), like, stop - start))
+                break
+            except Exception as error:  # torch and the user's Python refuse in many ways
+                reasons.append(f"{name} was left: {_first_line(error)}")
+                del rungs[0]
+        else:
+            pieces.append(_filled(rungs[0][1](chunk), like, stop - start))
+    joined = tuple(map(torch.cat, zip(*pieces, strict=True))) if len(pieces) > 1 else pieces[0]
+    return Batch(joined, rungs[0][0], tuple(dict.fromkeys(reasons)))
+
+
+def _batched_grads(
+    outputs: Sequence[Source], inputs: Sequence[Source], batch: Sequence[Tensor], create_graph: bool
+) -> Gradients:
+    pairs = [
+        (output, cotangents)
+        for output, cotangents in zip(outputs, batch, strict=True)
+        if isinstance(output, GradientEdge) or output.requires_grad
+    ]
+    if not pairs:
+        return (None,) * len(inputs)
+    live, weights = zip(*pairs, strict=True)
+    return torch.autograd.grad(
+        live,
+        inputs,
+        weights,
+        retain_graph=True,
+        create_graph=create_graph,
+        allow_unused=True,
+        is_grads_batched=True,
+    )
+
+
+def _vmapped(product: Callable[[Sequence[Tensor]], Gradients], batch: Sequence[Tensor]) -> Gradients:
+    used: list[bool] = []
+
+    def found(*cotangents: Tensor) -> tuple[Tensor, ...]:
+        results = product(cotangents)
+        used[:] = [result is not None for result in results]
+        return tuple(result for result in results if result is not None)
+
+    # "same": one draw of whatever the backward draws, or the rows would mix several Jacobians.
+    results = iter(torch.func.vmap(found, randomness="same")(*batch) if batch else ())
+    return tuple(next(results) if there else None for there in used)
+
+
+def _looped(
+    product: Callable[[Sequence[Tensor]], Gradients],
+    batch: Sequence[Tensor],
+    like: Sequence[Tensor],
+) -> Gradients:
+    rows = [product([t[k] for t in batch]) for k in range(batch[0].shape[0])]
+    columns = zip(*rows, strict=True)
+    return tuple(
+        torch.stack([torch.zeros_like(t) if entry is None else entry for entry in column])
+        for t, column in zip(like, columns, strict=True)
+    )
+
+
+def _products_at_once(batch: Sequence[Tensor], like: Sequence[Tensor]) -> int:
+    each = sum(t[0].numel() * t.element_size() for t in batch)
+    each += sum(t.numel() * t.element_size() for t in like)
+    return max(1, BYTES_AT_ONCE // max(1, each))
+
+
+def _chunks(size: int, chunk_size: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, size, chunk_size):
+        yield start, min(start + chunk_size, size)
+
+
+def _filled(piece: Gradients, like: Sequence[Tensor], size: int) -> tuple[Tensor, ...]:
+    return tuple(
+        t.new_zeros((size, *t.shape)) if gradient is None else gradient
+        for gradient, t in zip(piece, like, strict=True)
+    )
+
+
+@contextmanager
+def _performance_drops(reasons: list[str]) -> Iterator[None]:
+    """Turn torch's warnings about slow batching rules into reasons; pass every other one on."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        text = str(warning.message)
+        if text.startswith("There is a performance drop"):
+            operator = text.partition("batching rule for ")[2].partition(". ")[0]
+            reasons.append(f"torch has no batching rule for {operator} and loops over it.")
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

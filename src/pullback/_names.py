@@ -1,0 +1,85 @@
+"""What the caller of a public function calls its tensors, where that can be read safely."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import linecache
+import sys
+from inspect import CO_OPTIMIZED
+from types import CodeType, FrameType
+
+from torch import Tensor
+
+from ._torch import is_library_file
+
+_PROXY_LOCALS = (3, 13)
+_first_arguments: dict[tuple[CodeType, int], str | None] = {}
+
+
+class CallerNames:
+    """Names from the frame that called into pullback.
+
+    Variables are read at module level (scripts, notebooks), where a frame's namespace is the
+    module itself. Inside functions reading them would make CPython before 3.13 hold a second
+    reference to every local until the function returns; there, only the expression that was
+    passed is read, from the source.
+    """
+
+    def __init__(self) -> None:
+        self._frame = _caller()
+        self._names: dict[int, str] | None = None
+
+    def of(self, tensor: Tensor) -> str | None:
+        if self._names is None:
+            self._names = _variables(self._frame)
+        return self._names.get(id(tensor))
+
+    def first_argument(self) -> str | None:
+        """The first argument of the call, if it was written as a plain name."""
+        frame = self._frame
+        if frame is None:
+            return None
+        key = (frame.f_code, frame.f_lasti)
+        if key not in _first_arguments:
+            _first_arguments[key] = _first_argument(*key)
+        return _first_arguments[key]
+
+
+def _caller() -> FrameType | None:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_library_file(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def _variables(frame: FrameType | None) -> dict[int, str]:
+    if frame is None:
+        return {}
+    if frame.f_code.co_flags & CO_OPTIMIZED and sys.version_info < _PROXY_LOCALS:
+        return {}
+    found: dict[int, str] = {}
+    for name, value in frame.f_locals.items():
+        if isinstance(value, Tensor) and not name.startswith("_"):
+            found.setdefault(id(value), name)
+    return found
+
+
+def _first_argument(code: CodeType, instruction: int) -> str | None:
+    position = next(itertools.islice(code.co_positions(), instruction // 2, None), None)
+    if position is None or None in position:
+        return None
+    first, last, start, end = position
+    assert first is not None and last is not None and start is not None and end is not None
+    lines = [linecache.getline(code.co_filename, k).encode() for k in range(first, last + 1)]
+    if not all(lines):
+        return None
+    lines[-1] = lines[-1][:end]
+    lines[0] = lines[0][start:]
+    try:
+        call = ast.parse(b"".join(lines).decode(), mode="eval").body
+    except (SyntaxError, UnicodeDecodeError):
+        return None
+    if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Name):
+        return call.args[0].id
+    return None

@@ -1,0 +1,305 @@
+"""The only reader of torch's private parts.
+
+Every private fact that pullback rests on stands here, next to a probe that tries it on the
+installed torch (``pullback doctor`` prints the probes, ``tests/contracts`` holds them). Where a
+fact does not hold, the functions below answer "unknown" and the caller says less; they never guess.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
+
+ACCUMULATE = "AccumulateGrad"
+_TORCH_ROOT = str(Path(torch.__file__).parent) + os.sep
+_PACKAGE_ROOT = str(Path(__file__).parent) + os.sep
+# Programs that pullback ships to be read and run stand where a user's program would.
+_USER_SIDE = tuple(_PACKAGE_ROOT + folder + os.sep for folder in ("demo", "lessons"))
+
+
+class Slot(NamedTuple):
+    """What autograd expects to receive at one output of a node."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def is_library_file(filename: str) -> bool:
+    """Whether a code object belongs to torch or to pullback, not to the program that uses them."""
+    if filename.startswith(_USER_SIDE):
+        return False
+    return filename.startswith((_TORCH_ROOT, _PACKAGE_ROOT, "<frozen"))
+
+
+def next_sequence_number() -> int:
+    """The number that the next autograd node made by this thread will carry."""
+    return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+
+
+def sequence_number(node: Node) -> int:
+    return int(node._sequence_nr())
+
+
+def node_name(node: Node) -> str:
+    """``PowBackward0``, ``AccumulateGrad``: the class alone, without its C++ namespace."""
+    return node.name().rpartition("::")[2]
+
+
+def slots(node: Node) -> tuple[Slot, ...]:
+    return tuple(Slot(tuple(m.shape), m.dtype) for m in node._input_metadata)  # type: ignore[attr-defined]
+
+
+def leaf_of(node: Node) -> Tensor | None:
+    """The tensor that an AccumulateGrad node writes to; None for any other node."""
+    variable = getattr(node, "variable", None)
+    return variable if isinstance(variable, Tensor) else None
+
+
+def custom_function(node: Node) -> type[Any] | None:
+    """The user's ``torch.autograd.Function`` behind a node, if it is one."""
+    forward_class = getattr(node, "_forward_cls", None)
+    return forward_class if isinstance(forward_class, type) else None
+
+
+def freed_tensor(node: Node) -> str | None:
+    """The name of a saved tensor that an earlier backward has freed, or None."""
+    for attribute in dir(node):
+        if attribute.startswith("_saved_") or attribute == "saved_tensors":
+            try:
+                getattr(node, attribute)
+            except RuntimeError as error:
+                if "freed" in str(error):
+                    return attribute.removeprefix("_saved_")
+    return None
+
+
+def running_transform() -> str | None:
+    """``grad``, ``vmap``, ``jvp``... when called inside a torch.func transform, else None."""
+    interpreter = torch._C._functorch.peek_interpreter_stack()
+    return None if interpreter is None else str(interpreter.key()).rpartition(".")[2].lower()
+
+
+def is_transform_tensor(tensor: Tensor) -> bool:
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def forward_ad_is_active() -> bool:
+    return int(forward_ad._current_level) >= 0
+
+
+def plain_autograd_sees_everything() -> bool:
+    """Whether ``torch.autograd.grad`` is the outermost differentiation running here."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is None
+        and forward_ad._current_level < 0
+        and not torch.is_inference_mode_enabled()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def gradient_transform_is_running() -> bool:
+    """Whether a reverse-mode torch.func transform runs here, at any level."""
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    return any(str(level.key()).endswith("Grad") for level in levels)
+
+
+def handle_hooks(handle: RemovableHandle) -> list[Callable[..., Any]]:
+    """Every hook in the table that ``handle`` belongs to, its own included."""
+    table = handle.hooks_dict_ref()
+    return [] if table is None else list(table.values())
+
+
+def _tensor_types() -> set[type[Any]]:
+    found: set[type[Any]] = {Tensor}
+    stack: list[type[Any]] = [Tensor]
+    while stack:
+        for child in type.__subclasses__(stack.pop()):
+            if child not in found:
+                found.add(child)
+                stack.append(child)
+    return found
+
+
+def _live_tensors() -> Iterable[Tensor]:
+    """Every tensor that Python can reach. A node knows its tensor only weakly, from C++."""
+    objects = gc.get_objects()
+    known = _tensor_types().__contains__
+    return itertools.compress(objects, map(known, map(type, objects)))
+
+
+def _attribute(tensor: Tensor, name: str) -> Any:
+    try:
+        return getattr(tensor, name)
+    except Exception:  # a subclass may refuse any attribute, with any exception
+        return None
+
+
+class Watched(NamedTuple):
+    """The tensors on which a backward pass has an effect of the user's making."""
+
+    retaining: list[tuple[Tensor, Tensor | None]]
+    hooked: list[Tensor]
+
+
+def watched_tensors() -> Watched:
+    """Non-leaf tensors that retain their gradient (with it), and tensors that carry hooks."""
+    retaining: list[tuple[Tensor, Tensor | None]] = []
+    hooked: list[Tensor] = []
+    for tensor in _live_tensors():
+        if _attribute(tensor, "_backward_hooks"):
+            hooked.append(tensor)
+        if _attribute(tensor, "retains_grad") and not tensor.is_leaf:
+            retaining.append((tensor, tensor.grad))
+    return Watched(retaining, hooked)
+
+
+@contextmanager
+def untouched(watched: Watched | None = None) -> Iterator[Watched]:
+    """Undo what a look would leave behind: ``.grad`` of retaining tensors, and the RNG state.
+
+    ``autograd.grad`` fills the ``.grad`` of every tensor with ``retain_grad()`` on its way.
+    """
+    watched = watched_tensors() if watched is None else watched
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield watched
+        finally:
+            for tensor, grad in watched.retaining:
+                tensor.grad = grad
+
+
+def hook_name(hook: Callable[..., Any]) -> str:
+    name = getattr(hook, "__qualname__", None) or type(hook).__qualname__
+    return str(name).replace("<locals>.", "")
+
+
+def tensor_hook_names(tensor: Tensor) -> tuple[str, ...]:
+    return tuple(hook_name(hook) for hook in (tensor._backward_hooks or {}).values())
+
+
+@cache
+def derivatives_yaml() -> str:
+    """torch's own table of derivative formulas, shipped inside torchgen; empty if absent."""
+    try:
+        path = resources.files("torchgen") / "packaged" / "autograd" / "derivatives.yaml"
+        return path.read_text(encoding="utf-8")
+    except (ModuleNotFoundError, FileNotFoundError):
+        return ""
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One private fact: what it is for, whether it holds here, what is lost without it."""
+
+    name: str
+    holds: bool
+    detail: str
+    without: str
+
+
+def _probe_leaf() -> bool:
+    x = torch.ones(1, requires_grad=True)
+    return leaf_of((2 * x).grad_fn.next_functions[0][0]) is x  # type: ignore[union-attr, arg-type]
+
+
+def _probe_sequence() -> bool:
+    x = torch.ones(1, requires_grad=True)
+    before = next_sequence_number()
+    y = x.exp()
+    assert y.grad_fn is not None
+    return before <= sequence_number(y.grad_fn) < next_sequence_number()
+
+
+def _probe_metadata() -> bool:
+    y = torch.ones(2, 3, requires_grad=True).exp()
+    assert y.grad_fn is not None
+    y.grad_fn.metadata["probe"] = 1
+    gc.collect()
+    return y.grad_fn.metadata.get("probe") == 1
+
+
+def _probe_slots() -> bool:
+    y = torch.ones(2, 3, requires_grad=True).exp()
+    assert y.grad_fn is not None
+    return slots(y.grad_fn) == (Slot((2, 3), torch.float32),)
+
+
+def _probe_hooks() -> bool:
+    y = torch.ones(2, requires_grad=True).exp()
+    assert y.grad_fn is not None
+
+    def probe(grad_outputs: Any) -> None: ...
+
+    y.grad_fn.register_prehook(probe)
+    handle = y.grad_fn.register_prehook(lambda grad_outputs: None)
+    return probe in handle_hooks(handle)
+
+
+def _probe_freed() -> bool:
+    y = torch.ones(2, requires_grad=True).exp()
+    assert y.grad_fn is not None
+    fresh = freed_tensor(y.grad_fn)
+    y.sum().backward()
+    return fresh is None and freed_tensor(y.grad_fn) == "result"
+
+
+def _probe_retaining() -> bool:
+    h = torch.ones(2, requires_grad=True).exp()
+    h.retain_grad()
+    return any(tensor is h for tensor, _ in watched_tensors().retaining)
+
+
+def _probe_transform() -> bool:
+    inside: list[str | None] = []
+
+    def look(x: Tensor) -> Tensor:
+        inside.append(running_transform() if is_transform_tensor(x) else None)
+        return x.sum()
+
+    torch.func.grad(look)(torch.ones(1))
+    return inside == ["grad"] and running_transform() is None
+
+
+def _probe_formulas() -> bool:
+    return re.search(r"^- name: sqrt\(", derivatives_yaml(), re.MULTILINE) is not None
+
+
+_PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
+    ("leaf of an AccumulateGrad node", _probe_leaf, "leaves are numbered, not named"),
+    ("sequence numbers of nodes", _probe_sequence, "pb.trace() finds no user calls"),
+    ("metadata kept on nodes", _probe_metadata, "pb.trace() finds no user calls"),
+    ("shapes a node expects", _probe_slots, "undefined cotangents have no shape"),
+    ("hooks of a node", _probe_hooks, "hooks on nodes are not named"),
+    ("freed tensors of a node", _probe_freed, "a freed graph is reported without the node"),
+    ("tensors that retain their gradient", _probe_retaining, "a look may fill their .grad"),
+    ("running torch.func transforms", _probe_transform, "torch's own error appears there"),
+    ("derivatives.yaml", _probe_formulas, "records quote no formulas"),
+)
+
+
+def capabilities() -> list[Capability]:
+    """Try every private fact on the installed torch."""
+    found = []
+    for name, probe, without in _PROBES:
+        try:
+            holds, detail = probe(), ""
+        except Exception as error:  # a probe that breaks in any way is a fact that does not hold
+            holds, detail = False, f"{type(error).__name__}: {error}"
+        found.append(Capability(name, holds, detail, without))
+    return found

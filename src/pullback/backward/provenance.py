@@ -1,0 +1,170 @@
+"""Which user call made each autograd node: ``with pb.trace(): ...``.
+
+Inside the block, every torch call reads the thread's autograd sequence number before and after;
+the nodes it made are the ones numbered in between. They carry a note of the call from then on, so
+a record made later, or in another place, finds it. No stacks are captured: one walk to the first
+frame outside of torch, cached per instruction.
+"""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+import sys
+from collections.abc import Callable, Sequence
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from .. import _torch
+from .._trees import flatten
+from .events import UserCall
+
+_NOTE = "pullback.call"
+_parameter_names: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def call_of(node: Node) -> UserCall | None:
+    """The user call that made ``node``, if it was made under ``trace``."""
+    found = node.metadata.get(_NOTE)
+    return found if isinstance(found, UserCall) else None
+
+
+def parameter_name(tensor: Tensor) -> str | None:
+    """The name under which a module seen by ``trace`` knows ``tensor``."""
+    name = _parameter_names.get(tensor)
+    return name if isinstance(name, str) else None
+
+
+class trace:  # noqa: N801 - used as a function: with pb.trace(): ...
+    """Remember which user call made each node of the graphs built inside the block.
+
+    Records, explanations and drawings made from those graphs then quote the expression, the file
+    and the line, and name the parameters of every ``nn.Module`` that ran inside the block.
+
+    Nodes made by ``autograd.Function.apply`` are not seen by torch's function modes and stay
+    without a call. Values and gradients are not changed; each torch call costs a few microseconds
+    more. Blocks may be nested; each thread traces its own calls.
+
+    >>> import torch, pullback as pb
+    >>> x = torch.ones(3, requires_grad=True)
+    >>> with pb.trace():
+    ...     y = x.exp().sum()
+    >>> [node.call.function for node in pb.record(y).nodes if node.call]
+    ['sum', 'exp']
+    """
+
+    def __init__(self) -> None:
+        self._mode = _CallMode()
+        self._seen: WeakSet[nn.Module] = WeakSet()
+        self._hook: Any = None
+
+    def __enter__(self) -> trace:
+        self._hook = nn.modules.module.register_module_forward_pre_hook(self._note_module)
+        self._mode.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._hook.remove()
+        self._mode.__exit__(kind, value, traceback)
+
+    def _note_module(self, module: nn.Module, inputs: Any) -> None:
+        if module not in self._seen:
+            self._seen.add(module)
+            _note_parameters(module)
+
+
+def _note_parameters(module: nn.Module) -> None:
+    """Keep the longest name of each parameter: the one that the outermost module knows it by."""
+    for name, parameter in module.named_parameters():
+        known = _parameter_names.get(parameter)
+        if known is None or len(known) < len(name):
+            _parameter_names[parameter] = name
+
+
+class _CallMode(TorchFunctionMode):
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        before = _torch.next_sequence_number()
+        result = func(*args, **(kwargs or {}))
+        if _torch.next_sequence_number() != before and torch.is_grad_enabled():
+            _note_nodes(before, _user_call(func), (result, args[:1]))
+        return result
+
+
+def _note_nodes(first: int, call: UserCall, values: Any) -> None:
+    """Mark the nodes numbered ``first`` or later that are reachable from ``values``."""
+    tensors = [leaf for leaf in flatten(values)[0] if isinstance(leaf, Tensor)]
+    stack = [tensor.grad_fn for tensor in tensors if not _torch.is_transform_tensor(tensor)]
+    while stack:
+        node = stack.pop()
+        if node is None or _torch.sequence_number(node) < first or _NOTE in node.metadata:
+            continue
+        if _torch.leaf_of(node) is not None:
+            continue
+        node.metadata[_NOTE] = call
+        stack.extend(child for child, _ in node.next_functions)
+
+
+def _user_call(func: Callable[..., Any]) -> UserCall:
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and _torch.is_library_file(frame.f_code.co_filename):
+        frame = frame.f_back
+    name = _function_name(func)
+    if frame is None:
+        return UserCall(name, "", 0, "")
+    code = frame.f_code
+    line, text = _expression(code, frame.f_lasti)
+    return UserCall(name, code.co_filename, line or frame.f_lineno, text)
+
+
+def _function_name(func: Callable[..., Any]) -> str:
+    name = getattr(func, "__name__", type(func).__name__)
+    if name == "__get__":
+        name = getattr(getattr(func, "__self__", None), "__name__", name)
+    return str(name)
+
+
+_expressions: dict[tuple[CodeType, int], tuple[int, str]] = {}
+
+
+def _expression(code: CodeType, instruction: int) -> tuple[int, str]:
+    """The line of an instruction, and the source text of exactly its expression."""
+    key = (code, instruction)
+    if key not in _expressions:
+        if len(_expressions) > 100_000:
+            _expressions.clear()
+        position = next(itertools.islice(code.co_positions(), instruction // 2, None), None)
+        _expressions[key] = _source(code.co_filename, position or (None, None, None, None))
+    return _expressions[key]
+
+
+def _source(
+    filename: str, position: tuple[int | None, int | None, int | None, int | None]
+) -> tuple[int, str]:
+    line, end_line, start, end = position
+    if line is None:
+        return 0, ""
+    text = linecache.getline(filename, line).rstrip("\n")
+    if start is None or end is None or not text:
+        return line, text.strip()
+    raw = text.encode()  # columns count bytes, not characters
+    if end_line == line:
+        return line, raw[start:end].decode(errors="replace")
+    return line, raw[start:].decode(errors="replace").rstrip() + " ..."

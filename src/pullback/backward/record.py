@@ -1,0 +1,151 @@
+"""The record of one backward pass: plain data that prints, plots and saves itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .. import draw
+from .._errors import RecordFormatError
+from . import views
+from .codec import decode, encode
+from .events import Deposits, Edge, Key, Leaf, Output, PassData, PassNode
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Saved:
+    """The fields of a record as they stand in a file; deposits as pairs."""
+
+    outputs: tuple[Output, ...]
+    seeds: tuple[Edge, ...]
+    nodes: tuple[PassNode, ...]
+    leaves: tuple[Leaf, ...]
+    deposits: tuple[tuple[Key, Tensor], ...]
+    accumulate: bool
+    retain_graph: bool
+    keep: str
+    torch_version: str
+    notes: tuple[str, ...]
+    tolerance: float
+
+
+@dataclasses.dataclass(frozen=True)
+class BackwardRecord(PassData):
+    """What one backward pass did, as ``pb.record`` wrote it down. Plain data: no graph is alive.
+
+    - ``nodes``: every node that ran, in execution order, with its upstream cotangent per slot and
+      the contribution on every edge (`PassNode`, `Edge`, `Cotangent`, `Stats`).
+    - ``deposits``: leaf name, or position, to the tensor that the pass added (or, in a look, would
+      add) to its ``.grad``; shape of the leaf.
+    - ``outputs``, ``leaves``: what was differentiated, and what was reached.
+    - ``conserved``, ``conservation_error``: whether the contributions into every node sum to what
+      it received, and the largest relative difference (0.0: equal to the last bit).
+    - ``hooks``: the user's hooks that ran. ``notes``: what could not be seen, and why.
+
+    ``print(record)`` draws the pass as a tree from the outputs to the leaves.
+    """
+
+    def __str__(self) -> str:
+        return self.tree()
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(f"{o.name} {o.shape}" for o in self.outputs)
+        state = "conserved" if self.conserved else f"off by {self.conservation_error:.2g}"
+        return (
+            f"<BackwardRecord of {outputs}: {len(self.nodes)} nodes, "
+            f"{len(self.deposits)} deposits, {state}>"
+        )
+
+    def tree(self, *, formulas: bool = False, limit: int = 200, width: int | None = None) -> str:
+        """The pass as text, from the outputs down to the leaves.
+
+        ``formulas`` quotes torch's derivative formula of each node where torch ships one;
+        ``limit`` is the number of rows before the middle of a long pass is left out.
+        """
+        return draw.to_text(views.tree_page(self, formulas, limit), width=width)
+
+    def plot(self) -> Figure:
+        """Heatmaps of the outputs, their cotangents and the deposits: a matplotlib figure.
+
+        Axes are named; values are written in where they fit. Outputs and cotangents that were too
+        large to be kept (``keep="stats"``) are left out, deposits never are.
+        """
+        names = ", ".join(output.name for output in self.outputs)
+        return draw.heatmaps_figure(views.heatmaps(self), title=f"backward of {names}")
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one self-contained page (no script, no network) and return its path."""
+        target = Path(path)
+        target.write_text(draw.to_html(views.full_page(self)), encoding="utf-8")
+        return target
+
+    def to_json(self) -> str:
+        """The record as JSON text. ``BackwardRecord.from_json`` gives it back, bit for bit."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(_Saved)}
+        saved = _Saved(**{**fields, "deposits": tuple(self.deposits.items())})
+        body = {"format": FORMAT, "record": encode(saved)}
+        return json.dumps(body, allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> BackwardRecord:
+        """Read what ``to_json`` wrote.
+
+        Tensors come back on the CPU.
+
+        Raises:
+            RecordFormatError: the text is not JSON, not a record, or of another format version.
+        """
+        body = _parse(text)
+        if not isinstance(body, dict) or "format" not in body or "record" not in body:
+            raise RecordFormatError(
+                "BackwardRecord.from_json: the text is JSON, but not a record; records are "
+                "written by record.to_json()."
+            )
+        if body["format"] != FORMAT:
+            raise RecordFormatError(
+                f"BackwardRecord.from_json: the record has format {body['format']!r}; this version "
+                f"of pullback reads format {FORMAT}. Record the pass again."
+            )
+        saved = decode(_Saved, body["record"], "record")
+        fields = {f.name: getattr(saved, f.name) for f in dataclasses.fields(_Saved)}
+        record = cls(**{**fields, "deposits": Deposits(dict(saved.deposits))})
+        _check_references(record)
+        return record
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordFormatError(
+            f"BackwardRecord.from_json: the text is not JSON ({error}). "
+            f"Pass the string that record.to_json() returned."
+        ) from None
+
+
+def _check_references(record: BackwardRecord) -> None:
+    """Every index in a record must point into it, and every edge go forward."""
+    count = len(record.nodes)
+    edges = [edge for node in record.nodes for edge in node.edges]
+    sound = (
+        all(node.index == k for k, node in enumerate(record.nodes))
+        and all(o.node is None or 0 <= o.node < count for o in record.outputs)
+        and all(e.source is None and 0 <= e.target < count for e in record.seeds)
+        and all(e.source is not None and e.source < e.target < count for e in edges)
+        and all(0 <= e.source for e in edges if e.source is not None)
+        and all(leaf.node is None or 0 <= leaf.node < count for leaf in record.leaves)
+    )
+    if not sound:
+        raise RecordFormatError(
+            "BackwardRecord.from_json: an edge, output or leaf of the record points to a node that "
+            "is not in it; the text was altered or cut."
+        )

@@ -1,0 +1,282 @@
+"""``pb.record``: run exactly one backward and write down what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node
+
+from .. import _checks, _torch
+from .._checks import Leaves
+from .._names import CallerNames
+from .._trees import Tree
+from .events import Cotangent, Deposits, Edge, Key, Output
+from .graph import Graph, Port, walk
+from .offers import refuse_missing
+from .record import BackwardRecord
+from .targets import Target, Targets, find_targets
+from .watch import Keeper, Watcher, number
+
+_CALLER = "pb.record"
+
+
+def record(
+    outputs: Tree,
+    cotangents: Tree = None,
+    *,
+    inputs: Tree = None,
+    accumulate: bool = False,
+    keep: str = "stats",
+    retain_graph: bool | None = None,
+) -> BackwardRecord:
+    """Run one backward pass from ``outputs`` and record every cotangent that passed.
+
+    The pass computes the vector-Jacobian products ``v . J`` of the outputs with respect to the
+    leaves, as ``torch.autograd.backward(outputs, cotangents)`` does. By default it only looks:
+    no ``.grad`` changes (nor that of tensors that retain theirs), the graph is kept, no hook stays
+    behind, the random state is as before. The user's own tensor hooks do run, since they change
+    the values; hooks that wait for ``.grad`` to be written do not.
+
+    Args:
+        outputs: a tensor with a graph, or a pytree of them.
+        cotangents: the same structure as ``outputs``, each with the shape, dtype and device of its
+            output. None stands for 1 where an output has one element.
+        inputs: what to differentiate with respect to: a tensor, a sequence, a mapping of names to
+            tensors, or a module (its parameters, by name). None: every leaf of the graph.
+        accumulate: also add to ``.grad``, leaving it bitwise as ``torch.autograd.backward`` would.
+        keep: ``"stats"`` keeps numbers about every cotangent, and the values of small ones;
+            ``"tensors"`` keeps all values.
+        retain_graph: None keeps the graph in a look, and frees it (torch's default) with
+            ``accumulate=True``.
+
+    Returns:
+        A `BackwardRecord`. Its deposits have the shapes of the leaves.
+
+    Raises:
+        CotangentError: a cotangent is missing, or has another shape, dtype, device or structure.
+        GraphError: an output has no graph, or its graph was freed.
+        UnsupportedError: inside a torch.func transform; or a look at a reentrant checkpoint.
+        ArgumentError, TreeError: other arguments that cannot be used.
+
+    Example:
+        >>> import torch, pullback as pb
+        >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> seen = pb.record((w * w).sum(), inputs={"w": w})
+        >>> seen.deposits["w"], w.grad, seen.conserved
+        (tensor([2., 4.]), None, True)
+
+    Source: the hooks of ``torch.autograd.graph.Node``; PyTorch documentation, "Autograd mechanics".
+    """
+    _checks.one_of(_CALLER, "keep", keep, ("stats", "tensors"))
+    names = CallerNames()
+    out = output_leaves(_CALLER, outputs, names)
+    missing = _checks.missing_cotangents(out, cotangents)
+    if missing:
+        refuse_missing(_CALLER, out, missing[0], names)
+    values = _checks.cotangents_for(_CALLER, out, cotangents)
+    retain = (not accumulate) if retain_graph is None else retain_graph
+    graph = walk(out.tensors)
+    targets = find_targets(_CALLER, graph, inputs, names)
+    job = _Pass(Watcher(graph, Keeper(keep)), out, values, targets, accumulate, retain)
+    with torch.no_grad():
+        seeds = job.watcher.seed(values)
+        try:
+            hooks = _run(job)
+        except RuntimeError as error:
+            _explain_failure(error, out, graph)
+            raise
+        finally:
+            job.watcher.unwatch()
+        return _finish(job, seeds, hooks, keep)
+
+
+class _Pass(NamedTuple):
+    """One pass that is about to run."""
+
+    watcher: Watcher
+    out: Leaves
+    values: tuple[Tensor, ...]
+    targets: Targets
+    accumulate: bool
+    retain: bool
+
+
+def output_leaves(caller: str, outputs: Tree, names: CallerNames) -> Leaves:
+    """The differentiated outputs, named and checked."""
+    name = None
+    if isinstance(outputs, Tensor):
+        name = names.of(outputs) or names.first_argument()
+    out = _checks.leaves_of(caller, "outputs", outputs, name=name)
+    _checks.outside_transforms(caller, out.tensors)
+    _checks.has_graph(caller, out)
+    return out
+
+
+TensorHooks = dict[Port, tuple[str, ...]]
+
+
+def _run(job: _Pass) -> TensorHooks:
+    if job.accumulate:
+        _accumulate(job)
+        return _hooks_of_targets(job.targets)
+    with _torch.untouched() as watched:
+        _look(job)
+    return {**_hooks_on_nodes(watched.hooked, job.watcher.graph), **_hooks_of_targets(job.targets)}
+
+
+def _look(job: _Pass) -> None:
+    ports = job.targets.ports()
+    job.watcher.watch(leaves=False)
+    if not ports:
+        return
+    grads = torch.autograd.grad(
+        job.out.tensors,
+        [GradientEdge(port.node, port.slot) for port in ports],
+        job.values,
+        retain_graph=job.retain,
+        allow_unused=True,
+    )
+    for port, grad in zip(ports, grads, strict=True):
+        job.watcher.capture(port, grad)
+
+
+def _accumulate(job: _Pass) -> None:
+    job.watcher.watch(leaves=True)
+    inner = [t for t in job.targets.items if t.port is not None and not t.tensor.is_leaf]
+    passed: dict[Port, Tensor] = {}
+    handles = [_read_on_the_way(target, passed) for target in inner]
+    try:
+        torch.autograd.backward(
+            job.out.tensors,
+            job.values,
+            retain_graph=job.retain,
+            inputs=[t.tensor for t in job.targets.items] if job.targets.asked else None,
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+    for target in inner:
+        assert target.port is not None
+        job.watcher.capture(target.port, passed.get(target.port))
+
+
+def _read_on_the_way(target: Target, passed: dict[Port, Tensor]) -> Any:
+    """A pass that accumulates hands back nothing for an input that is not a leaf."""
+
+    def read(grad: Tensor) -> None:
+        assert target.port is not None
+        passed[target.port] = grad.detach().clone()
+
+    return target.tensor.register_hook(read)
+
+
+def _hooks_on_nodes(hooked: Sequence[Tensor], graph: Graph) -> TensorHooks:
+    found: TensorHooks = {}
+    for tensor in hooked:
+        if tensor.grad_fn is not None and tensor.grad_fn in graph.children_of:
+            port = Port(tensor.grad_fn, tensor.output_nr)
+            found[port] = found.get(port, ()) + _torch.tensor_hook_names(tensor)
+    return found
+
+
+def _hooks_of_targets(targets: Targets) -> TensorHooks:
+    return {
+        target.port: _torch.tensor_hook_names(target.tensor)
+        for target in targets.items
+        if target.port is not None and target.tensor._backward_hooks
+    }
+
+
+def _explain_failure(error: RuntimeError, out: Leaves, graph: Graph) -> None:
+    """Say more than torch where the reason is known; return where it is not."""
+    text = str(error)
+    if "backward through the graph a second time" in text or "already been freed" in text:
+        freed = next((node for node in graph.nodes if _torch.freed_tensor(node)), None)
+        _checks.graph_is_freed(_CALLER, out.names, freed and _torch.node_name(freed))
+    if "use_reentrant=True" in text:
+        _checks.reentrant_checkpoint(_CALLER)
+
+
+def _finish(
+    job: _Pass, seeds: Sequence[Cotangent], hooks: TensorHooks, keep: str
+) -> BackwardRecord:
+    watcher, out = job.watcher, job.out
+    if job.accumulate and any(event.error for event in watcher.fired):
+        hooks = {**_hooks_on_nodes(_torch.watched_tensors().hooked, watcher.graph), **hooks}
+    keys: dict[Node, Key] = {}
+    for target in job.targets.items:
+        if target.port is not None:
+            keys.setdefault(target.port.node, target.key)
+    nodes, index = number(watcher, hooks, keys)
+    roots = list(zip(watcher.graph.roots, seeds, strict=True))
+    keeper = Keeper(keep)
+    return BackwardRecord(
+        outputs=tuple(
+            Output(
+                name,
+                tuple(tensor.shape),
+                _checks.dtype_text(tensor.dtype),
+                index.get(port.node),
+                port.slot,
+                seed,
+                keeper(tensor),
+            )
+            for name, tensor, (port, seed) in zip(out.names, out.tensors, roots, strict=True)
+        ),
+        seeds=tuple(
+            Edge(None, k, index[port.node], port.slot, seed)
+            for k, (port, seed) in enumerate(roots)
+            if port.node in index
+        ),
+        nodes=nodes,
+        leaves=tuple(
+            t.leaf(index.get(t.port.node) if t.port else None, hooks.get(t.port, ()) if t.port else ())
+            for t in job.targets.items
+        ),
+        deposits=Deposits(
+            {t.key: watcher.deposits[t.port] for t in job.targets.items if t.port in watcher.deposits}
+        ),
+        accumulate=job.accumulate,
+        retain_graph=job.retain,
+        keep=keep,
+        torch_version=str(torch.__version__),
+        notes=tuple(_notes(job)),
+        tolerance=_tolerance(job),
+    )
+
+
+def _tolerance(job: _Pass) -> float:
+    """Sums of the same terms in another order differ by a few units of the coarsest dtype."""
+    tensors = [*job.out.tensors, *(t.tensor for t in job.targets.items)]
+    return 8 * max(torch.finfo(tensor.dtype).eps for tensor in tensors)
+
+
+_OPAQUE = {
+    "CompiledFunctionBackward": "one torch.compile region; what happened inside it is not seen",
+    "CheckpointFunctionBackward": (
+        "a reentrant checkpoint: it ran a backward of its own, whose nodes are not seen and whose "
+        "writes to .grad are not among the deposits"
+    ),
+}
+
+
+def _notes(job: _Pass) -> Iterator[str]:
+    for target in job.targets.items:
+        label = target.key if isinstance(target.key, str) else f"leaf {target.key}"
+        if target.port is None:
+            yield f"{label} is not reached from the outputs: no deposit, its .grad stays as it is."
+        elif target.port not in job.watcher.deposits:
+            yield f"{label} is reached, but no gradient is defined there: no deposit (not a zero)."
+    for node in job.watcher.graph.nodes:
+        reason = _OPAQUE.get(_torch.node_name(node))
+        if reason:
+            yield f"{_torch.node_name(node)} is {reason}."
+        if not job.accumulate and node in job.watcher.sleeping_hooks:
+            hooks = ", ".join(job.watcher.sleeping_hooks[node])
+            yield (
+                f"A look does not write .grad, so the hooks on the node that writes it did not "
+                f"run: {hooks}."
+            )

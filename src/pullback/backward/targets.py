@@ -1,0 +1,98 @@
+"""What a pass differentiates with respect to: which tensors, what they are called, where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
+
+from .. import _checks
+from .._names import CallerNames
+from .._trees import Tree
+from .events import Key, Leaf
+from .graph import Graph, Port
+from .provenance import parameter_name
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tensor whose gradient the pass computes, and where in the graph it is (if it is)."""
+
+    key: Key
+    tensor: Tensor
+    port: Port | None
+    had_grad: bool
+
+    def leaf(self, node: int | None, hooks: tuple[str, ...]) -> Leaf:
+        shape, dtype = tuple(self.tensor.shape), _checks.dtype_text(self.tensor.dtype)
+        return Leaf(self.key, shape, dtype, node, hooks, self.had_grad)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """``asked`` says whether the user named the inputs; if not, they are all leaves."""
+
+    items: tuple[Target, ...]
+    asked: bool
+
+    def ports(self) -> list[Port]:
+        return [item.port for item in self.items if item.port is not None]
+
+
+def find_targets(caller: str, graph: Graph, inputs: Tree, names: CallerNames) -> Targets:
+    if inputs is None:
+        leaves = graph.leaves()
+        keys = _keys([tensor for _, tensor in leaves], names)
+        return Targets(
+            tuple(
+                Target(key, tensor, Port(node, 0), _has_grad(tensor))
+                for key, (node, tensor) in zip(keys, leaves, strict=True)
+            ),
+            asked=False,
+        )
+    nodes = {id(tensor): node for node, tensor in graph.leaves()}
+    named = named_inputs(caller, inputs, names)
+    return Targets(
+        tuple(
+            Target(key, tensor, _port(tensor, graph, nodes.get(id(tensor))), _has_grad(tensor))
+            for key, tensor in named.items()
+        ),
+        asked=True,
+    )
+
+
+def _port(tensor: Tensor, graph: Graph, leaf_node: Node | None) -> Port | None:
+    if leaf_node is not None:
+        return Port(leaf_node, 0)
+    if tensor.is_leaf:
+        return None
+    edge = get_gradient_edge(tensor)
+    return Port(edge.node, edge.output_nr) if edge.node in graph.children_of else None
+
+
+def _has_grad(tensor: Tensor) -> bool:
+    """Reading ``.grad`` of a tensor that cannot have one would warn."""
+    return (tensor.is_leaf or tensor.retains_grad) and tensor.grad is not None
+
+
+def named_inputs(caller: str, inputs: Tree, names: CallerNames) -> dict[Key, Tensor]:
+    """``inputs`` as the user may write them, checked: name, or position, to tensor."""
+    if isinstance(inputs, nn.Module):
+        inputs = {name: p for name, p in inputs.named_parameters() if p.requires_grad}
+    leaves = _checks.leaves_of(caller, "inputs", inputs)
+    _checks.outside_transforms(caller, leaves.tensors)
+    _checks.differentiable_inputs(caller, "inputs", leaves)
+    if isinstance(inputs, Mapping):
+        return dict(zip(leaves.names, leaves.tensors, strict=True))
+    return dict(zip(_keys(leaves.tensors, names), leaves.tensors, strict=True))
+
+
+def _keys(tensors: Sequence[Tensor], names: CallerNames) -> list[Key]:
+    """The name of each tensor, or its position where the name is unknown or taken."""
+    keys: list[Key] = []
+    for position, tensor in enumerate(tensors):
+        name = names.of(tensor) or parameter_name(tensor)
+        keys.append(position if name is None or name in keys else name)
+    return keys
