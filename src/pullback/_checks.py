@@ -6,7 +6,7 @@ place in the argument, what is there, the rule, and what to write instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -174,8 +174,6 @@ def missing_cotangents(outputs: Leaves, cotangents: Tree) -> list[int]:
     ]
 
 
-
-
 def _layout(tree: Tree) -> str:
     """``(tensor, {'a': tensor})``: the structure of a pytree in a line."""
     if isinstance(tree, Tensor):
@@ -251,7 +249,7 @@ def _shape_remedy(argument: str, name: str, value: Tensor, output: Tensor) -> st
 
 def _broadcasts(value: Tensor, output: Tensor) -> bool:
     try:
-        return torch.broadcast_shapes(value.shape, output.shape) == output.shape
+        return bool(torch.broadcast_shapes(value.shape, output.shape) == output.shape)
     except RuntimeError:
         return False
 
@@ -318,4 +316,402 @@ def chunk_size(caller: str, value: int | None) -> None:
         raise ArgumentError(
             f"{caller}: `chunk_size` is {value!r}; it must be a positive whole number, or None for "
             f"all products at once."
+        )
+
+
+IN_PLACE_NOTE = (
+    "If the tensor changed in place is an argument of func, let func work on a copy: "
+    "x = x.clone(). A derivative is taken at the value that func was given."
+)
+
+
+def output_and_aux(caller: str, returned: Tree) -> tuple[Tree, Tree]:
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        raise TreeError(
+            f"{caller}: with has_aux=True `func` must return a tuple (output, aux), but it "
+            f"returned {_returned(returned)}. Return both, or leave has_aux out."
+        )
+    return returned
+
+
+def _returned(value: Tree) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return "a tensor" if isinstance(value, Tensor) else _article(value)
+
+
+def refuse_outputs(caller: str, returned: Tree) -> NoReturn:
+    """The refusal for outputs of a function that hold something other than tensors."""
+    leaves, structure = flatten(returned)
+    for leaf, path in zip(leaves, structure.paths, strict=True):
+        if not isinstance(leaf, Tensor):
+            where = f" at [output]{path}" if path else ""
+            raise TreeError(
+                f"{caller}: `func` returned {_article(leaf)}{where}, not a tensor. Return tensors "
+                f"only; what is not to be differentiated goes into aux: "
+                f"return output, aux with has_aux=True."
+            )
+    raise TreeError(f"{caller}: `func` returned no tensors. Return at least one.")
+
+
+def differentiable_outputs(caller: str, outputs: Leaves) -> None:
+    for name, tensor in zip(outputs.names, outputs.tensors, strict=True):
+        if not can_carry_gradients(tensor.dtype):
+            raise ArgumentError(
+                f"{caller}: `{name}`, an output of `func`, has dtype {dtype_text(tensor.dtype)}, "
+                f"and only floating point and complex tensors have derivatives. Return it as aux "
+                f"with has_aux=True, or return the values before they were rounded or compared."
+            )
+
+
+def primals_are_a_tuple(caller: str, primals: object) -> None:
+    if not isinstance(primals, tuple):
+        raise TreeError(
+            f"{caller}: `primals` is {_returned(primals)}, not a tuple; `func` is called as "
+            f"func(*primals). Write (x,) for a single argument."
+        )
+
+
+def tangents_for(caller: str, primals: Leaves, tangents: Tree) -> tuple[Tensor, ...]:
+    """One tangent per primal, of its shape and on its device; dtypes are torch's business."""
+    given, structure = flatten(tangents)
+    if not same_structure(structure, primals.structure):
+        raise TreeError(
+            f"{caller}: `tangents` is laid out as {_layout(tangents)}, but `primals` is laid out "
+            f"as {_layout(primals.structure.rebuild(primals.tensors))}; the two are paired leaf by "
+            f"leaf. Pass one tangent per primal, in the same structure."
+        )
+    for value, path, name, primal in zip(
+        given, structure.paths, primals.names, primals.tensors, strict=True
+    ):
+        if not isinstance(value, Tensor):
+            raise TreeError(
+                f"{caller}: the tangent `tangents{path}` for `{name}` is {_article(value)}, not a "
+                f"tensor. Write torch.zeros_like({name}) to hold that argument fixed."
+            )
+        if value.shape != primal.shape:
+            raise ArgumentError(
+                f"{caller}: the tangent `tangents{path}` has shape {shape_text(value.shape)}, but "
+                f"`{name}` has shape {shape_text(primal.shape)}; the two are paired entry by "
+                f"entry. {_shape_difference(value, primal)}"
+                f"{_shape_remedy(f'tangents{path}', name, value, primal)}"
+            )
+        if value.device != primal.device:
+            raise ArgumentError(
+                f"{caller}: the tangent `tangents{path}` is on {value.device}, but `{name}` is on "
+                f"{primal.device}. Write tangents{path}.to({name}.device)."
+            )
+    return tuple(given)
+
+
+def batched_cotangents_for(caller: str, outputs: Leaves, batch: Tree) -> tuple[Tensor, ...]:
+    """One batch of cotangents per output, ``B`` of them along a leading axis."""
+    given, structure = flatten(batch)
+    if not same_structure(structure, outputs.structure):
+        raise CotangentError(
+            f"{caller}: `cotangents` is laid out as {_layout(batch)}, but the outputs are laid out "
+            f"as {_layout(outputs.structure.rebuild(outputs.tensors))}; the two are paired leaf by "
+            f"leaf. Pass one batch of cotangents per output, in the same structure."
+        )
+    size: int | None = None
+    for value, path, name, output in zip(
+        given, outputs.structure.paths, outputs.names, outputs.tensors, strict=True
+    ):
+        argument = f"cotangents{path}"
+        if not isinstance(value, Tensor):
+            raise CotangentError(
+                f"{caller}: the batch `{argument}` for `{name}` is {_article(value)}, not a "
+                f"tensor. Stack the cotangents along a new leading axis with torch.stack."
+            )
+        if value.shape[1:] != output.shape or value.ndim == 0:
+            wanted = ", ".join(["B", *map(str, output.shape)]) + ("," if output.ndim == 0 else "")
+            one = value.shape == output.shape
+            remedy = f"{argument}.unsqueeze(0)" if one else f"pb.cotangents.basis({name})"
+            raise CotangentError(
+                f"{caller}: the batch `{argument}` has shape {shape_text(value.shape)}, but B "
+                f"cotangents for `{name}` have shape ({wanted}): a leading axis, then the shape of "
+                f"`{name}`. Write {remedy} for {'this one cotangent' if one else 'all rows of J'}."
+            )
+        if size is not None and value.shape[0] != size:
+            raise CotangentError(
+                f"{caller}: the batch `{argument}` holds {value.shape[0]} cotangents, but the "
+                f"batches before it hold {size}; product k takes entry k of each. Give every "
+                f"output the same number."
+            )
+        size = value.shape[0]
+        if value.device != output.device:
+            raise CotangentError(
+                f"{caller}: the batch `{argument}` is on {value.device}, but `{name}` is on "
+                f"{output.device}. Write {argument}.to({name}.device)."
+            )
+        if value.dtype != output.dtype and not _torch_would_cast(value, output):
+            raise CotangentError(
+                f"{caller}: the batch `{argument}` has dtype {dtype_text(value.dtype)}, but "
+                f"`{name}` has dtype {dtype_text(output.dtype)}. Write {argument}.to({name}.dtype)."
+            )
+    return tuple(given)
+
+
+HIDDEN_BACKWARD = (
+    "a part of the backward pass does not show up when it is differentiated again; a backward "
+    "that computes outside autograd, or one that is not linear in its cotangent, does that."
+)
+
+
+NOT_ADJOINT = (
+    "it gives another Jacobian than the backward pass: <v, J t> and <J' v, t> differ at a random "
+    "v and t."
+)
+
+
+def no_jvp(caller: str, reverse: Exception, forward: Exception) -> UnsupportedError:
+    return UnsupportedError(
+        f"{caller}: torch can push this tangent through `func` neither way.\n"
+        f"  Through the backward pass: {first_line(reverse)}\n"
+        f"  Through forward mode: {first_line(forward)}\n"
+        f"Write the backward of custom Functions with differentiable torch operations, or give "
+        f"them a static method jvp."
+    )
+
+
+def first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def argnums_for(caller: str, argnums: int | tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Which of ``count`` arguments are meant, counted from 0."""
+    given = argnums if isinstance(argnums, tuple) else (argnums,)
+    for k in given:
+        if not isinstance(k, int) or isinstance(k, bool):
+            raise ArgumentError(
+                f"{caller}: `argnums` is {argnums!r}; it must be the position of an argument, or a "
+                f"tuple of positions."
+            )
+        if not -count <= k < count:
+            arguments = "1 argument" if count == 1 else f"{count} arguments"
+            raise ArgumentError(
+                f"{caller}: `argnums` asks for argument {k}, but `func` was given {arguments}. "
+                f"Count from 0, or from -1 at the end."
+            )
+    places = tuple(k % count for k in given)
+    if not places or len(set(places)) != len(places):
+        raise ArgumentError(
+            f"{caller}: `argnums` is {argnums!r}; it must name at least one argument, and none "
+            f"twice."
+        )
+    return places
+
+
+def real(caller: str, tensors: Leaves, what: str) -> None:
+    """Refuse complex tensors where a real matrix is promised."""
+    for name, tensor in zip(tensors.names, tensors.tensors, strict=True):
+        if tensor.is_complex():
+            raise UnsupportedError(
+                f"{caller}: `{name}`, an {what} of `func`, has dtype {dtype_text(tensor.dtype)}, "
+                f"and the matrix is real. Write func with pairs of reals: "
+                f"torch.view_as_complex on the way in, torch.view_as_real on the way out."
+            )
+
+
+def operand(
+    caller: str,
+    name: str,
+    value: object,
+    matrix: tuple[tuple[int, int], torch.dtype, torch.device],
+    size: int,
+    shapes: Sequence[str],
+) -> None:
+    """A vector, or a matrix of vectors, that is multiplied with an operator."""
+    shape, dtype, device = matrix
+    if not isinstance(value, Tensor):
+        raise ArgumentError(
+            f"{caller}: `{name}` is {_article(value)}, not a tensor. Pass a tensor, or use "
+            f".to_scipy() for numpy arrays."
+        )
+    wanted = " or ".join(shapes)
+    axis = -1 if name == "v" else 0
+    if value.ndim not in range(1, len(shapes) + 1) or value.shape[axis] != size:
+        raise ArgumentError(
+            f"{caller}: `{name}` has shape {shape_text(value.shape)}, but the matrix has shape "
+            f"{shape_text(shape)}, so `{name}` must have shape {wanted}, with one entry per "
+            f"{'row' if name == 'v' else 'column'}. Flatten pytrees and tensors in C order: "
+            f"torch.cat([t.reshape(-1) for t in ...])."
+        )
+    if value.dtype != dtype:
+        raise ArgumentError(
+            f"{caller}: `{name}` has dtype {dtype_text(value.dtype)}, but the matrix has dtype "
+            f"{dtype_text(dtype)}. Write {name}.to(torch.{dtype_text(dtype)})."
+        )
+    if value.device != device:
+        raise ArgumentError(
+            f"{caller}: `{name}` is on {value.device}, but the matrix is on {device}. Write "
+            f"{name}.to({str(device)!r})."
+        )
+
+
+def numpy_dtype(caller: str, dtype: torch.dtype) -> Any:
+    try:
+        return torch.empty(0, dtype=dtype).numpy().dtype
+    except TypeError:
+        raise UnsupportedError(
+            f"{caller}: the matrix has dtype {dtype_text(dtype)}, which numpy does not have. "
+            f"Build the operator at float32 primals."
+        ) from None
+
+
+def real_only(caller: str, tensors: Sequence[Tensor]) -> None:
+    if any(tensor.is_complex() for tensor in tensors):
+        raise ArgumentError(
+            f"{caller}: complex tensors have no row sums to compare. Weigh their real and "
+            f"imaginary parts: torch.view_as_real(...)."
+        )
+
+
+def named_cotangents(caller: str, cotangents: object) -> None:
+    if not isinstance(cotangents, Mapping):
+        raise TreeError(
+            f"{caller}: `cotangents` is {_article(cotangents)}, not a mapping. Give each cotangent "
+            f"a name: {{'uniform': v1, 'first row': v2}}."
+        )
+    if not cotangents:
+        raise ArgumentError(f"{caller}: `cotangents` is empty. Name at least one cotangent.")
+
+
+def named_cotangent_missing(caller: str, argument: str, out: Leaves, position: int) -> NoReturn:
+    name, output = out.names[position], out.tensors[position]
+    raise CotangentError(
+        f"{caller}: `{argument}` has no cotangent for `{name}`, which holds {output.numel()} "
+        f"numbers. Write pb.cotangents.ones({name}) for the gradient of their sum."
+    )
+
+
+def known_name(caller: str, name: str, known: Mapping[str, Any]) -> None:
+    if name not in known:
+        listed = ", ".join(map(repr, known))
+        raise ArgumentError(f"{caller}: no cotangent is named {name!r}; there are {listed}.")
+
+
+def one_tensor(caller: str, argument: str, value: object) -> Tensor:
+    """A single floating point or complex tensor, for builders that address its entries."""
+    if not isinstance(value, Tensor):
+        if isinstance(value, (tuple, list, dict)):
+            raise TreeError(
+                f"{caller}: `{argument}` is {_article(value)}, not a tensor. Build one cotangent "
+                f"per output and put them into {_article(value)} like the outputs."
+            )
+        raise TreeError(
+            f"{caller}: `{argument}` is {_article(value)}, not a tensor. Pass the output itself."
+        )
+    _weighable(caller, argument, value)
+    return value
+
+
+def cotangent_targets(caller: str, argument: str, value: Tree) -> None:
+    leaves = leaves_of(caller, argument, value)
+    for name, tensor in zip(leaves.names, leaves.tensors, strict=True):
+        _weighable(caller, name, tensor)
+
+
+def _weighable(caller: str, name: str, tensor: Tensor) -> None:
+    if not can_carry_gradients(tensor.dtype):
+        raise ArgumentError(
+            f"{caller}: `{name}` has dtype {dtype_text(tensor.dtype)}, and only floating point and "
+            f"complex tensors have cotangents. Convert it with .float() or .double()."
+        )
+
+
+def entry(caller: str, out: Tensor, index: tuple[int, ...]) -> None:
+    if len(index) != out.ndim:
+        numbers = "1 number" if len(index) == 1 else f"{len(index)} numbers"
+        raise ArgumentError(
+            f"{caller}: `index` has {numbers}, but `out` has {_axes(out.ndim)} "
+            f"(shape {shape_text(out.shape)}); an entry is named by one number per axis. "
+            f"Use cotangents.rows or cotangents.mask to weigh more than one entry."
+        )
+    for axis, (k, size) in enumerate(zip(index, out.shape, strict=True)):
+        if not isinstance(k, int) or isinstance(k, bool):
+            raise ArgumentError(
+                f"{caller}: `index` holds {k!r} at axis {axis}; it must be a whole number. "
+                f"Use cotangents.rows or cotangents.mask to weigh more than one entry."
+            )
+        if not -size <= k < size:
+            raise ArgumentError(
+                f"{caller}: `index` is {k} at axis {axis}, but `out` has shape "
+                f"{shape_text(out.shape)}. {_range_of(axis, size)}"
+            )
+
+
+def _range_of(axis: int, size: int) -> str:
+    if size == 0:
+        return f"Axis {axis} is empty: there is no entry to name."
+    return f"Use a number from {-size} to {size - 1} there."
+
+
+def rows_of(caller: str, out: Tensor, weights: Mapping[int, float | Tensor]) -> None:
+    if out.ndim == 0:
+        raise ArgumentError(
+            f"{caller}: `out` has shape (), so it has no rows. Use cotangents.ones(out) and scale "
+            f"it."
+        )
+    if not isinstance(weights, Mapping):
+        raise ArgumentError(
+            f"{caller}: `weights` is {_article(weights)}, not a mapping. Write {{row: weight}}, "
+            f"such as {{0: 1.0}}."
+        )
+    size = out.shape[0]
+    places: dict[int, int] = {}
+    for row, weight in weights.items():
+        if not isinstance(row, int) or isinstance(row, bool):
+            raise ArgumentError(
+                f"{caller}: `weights` names row {row!r}; a row is named by a whole number."
+            )
+        if not -size <= row < size:
+            raise ArgumentError(
+                f"{caller}: `weights` names row {row}, but `out` has shape "
+                f"{shape_text(out.shape)}. {_range_of(0, size)}"
+            )
+        if row % size in places:
+            raise ArgumentError(
+                f"{caller}: `weights` names one row as {places[row % size]} and as {row}. Give "
+                f"their sum once."
+            )
+        places[row % size] = row
+        if isinstance(weight, Tensor) and weight.shape not in (out.shape[1:], ()):
+            raise ArgumentError(
+                f"{caller}: the weight of row {row} has shape {shape_text(weight.shape)}, but a "
+                f"row of `out` has shape {shape_text(out.shape[1:])}. Give one weight per entry of "
+                f"the row, or a number for all of it."
+            )
+
+
+def boolean_mask(caller: str, out: Tensor, chosen: object) -> None:
+    if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool:
+        found = (
+            f"has dtype {dtype_text(chosen.dtype)}"
+            if isinstance(chosen, Tensor)
+            else f"is {_article(chosen)}"
+        )
+        raise ArgumentError(
+            f"{caller}: `chosen` {found}; it must be a boolean tensor. Write a comparison, such as "
+            f"out > 0, or chosen.bool()."
+        )
+    if chosen.shape != out.shape:
+        raise ArgumentError(
+            f"{caller}: `chosen` has shape {shape_text(chosen.shape)}, but `out` has shape "
+            f"{shape_text(out.shape)}; the two are paired entry by entry. "
+            f"{_shape_difference(chosen, out)}{_shape_remedy('chosen', 'out', chosen, out)}"
+        )
+    if chosen.device != out.device:
+        raise ArgumentError(
+            f"{caller}: `chosen` is on {chosen.device}, but `out` is on {out.device}. Write "
+            f"chosen.to(out.device)."
+        )
+
+
+def usable_sum(caller: str, total: Tensor) -> None:
+    if total == 0 or not torch.isfinite(total):
+        raise ArgumentError(
+            f"{caller}: the weights of `v` add up to {total.item()}, and cannot be scaled to add "
+            f"up to 1. Divide by v.abs().sum() or v.norm() if the size of v is what matters."
         )

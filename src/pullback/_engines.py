@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,20 @@ def gradients(
 
     None stands where an input has no path to any output. Outputs without a graph are skipped.
     """
-    live: list[Source] = []
+    return _grad(outputs, inputs, cotangents, create_graph, retain_graph, batched=False)
+
+
+def _grad(
+    outputs: Sequence[Source],
+    inputs: Sequence[Source],
+    cotangents: Sequence[Tensor],
+    create_graph: bool,
+    retain_graph: bool,
+    batched: bool,
+) -> Gradients:
+    # torch takes tensors and edges side by side; its annotations do not say so.
+    live: list[Any] = []
+    sources: Any = inputs
     weights: list[Tensor] = []
     for output, cotangent in zip(outputs, cotangents, strict=True):
         if isinstance(output, GradientEdge) or output.requires_grad:
@@ -42,9 +56,16 @@ def gradients(
             weights.append(cotangent)
     if not live:
         return (None,) * len(inputs)
-    return torch.autograd.grad(
-        live, inputs, weights, retain_graph, create_graph, allow_unused=True
+    found: Gradients = torch.autograd.grad(
+        live,
+        sources,
+        weights,
+        retain_graph=retain_graph,
+        create_graph=create_graph,
+        allow_unused=True,
+        is_grads_batched=batched,
     )
+    return found
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,7 @@ def batched_gradients(
         return gradients(outputs, inputs, cotangents, create_graph=create_graph)
 
     def at_once(cotangents: Sequence[Tensor]) -> Gradients:
-        return _batched_grads(outputs, inputs, cotangents, create_graph)
+        return _grad(outputs, inputs, cotangents, create_graph, retain_graph=True, batched=True)
 
     return climb_down(product, batch, shapes, chunk_size, at_once)
 
@@ -99,7 +120,7 @@ def climb_down(
         return Batch(tuple(t.new_zeros((0, *t.shape)) for t in like), rungs[0][0], ())
     pieces: list[tuple[Tensor, ...]] = []
     reasons: list[str] = []
-    for start, stop in _chunks(size, chunk_size or _products_at_once(batch, like)):
+    for start, stop in chunks(size, chunk_size, _bytes_each(batch, like)):
         chunk = [t[start:stop] for t in batch]
         while len(rungs) > 1:
             name, engine = rungs[0]
@@ -116,29 +137,9 @@ def climb_down(
     return Batch(joined, rungs[0][0], tuple(dict.fromkeys(reasons)))
 
 
-def _batched_grads(
-    outputs: Sequence[Source], inputs: Sequence[Source], batch: Sequence[Tensor], create_graph: bool
+def _vmapped(
+    product: Callable[[Sequence[Tensor]], Gradients], batch: Sequence[Tensor]
 ) -> Gradients:
-    pairs = [
-        (output, cotangents)
-        for output, cotangents in zip(outputs, batch, strict=True)
-        if isinstance(output, GradientEdge) or output.requires_grad
-    ]
-    if not pairs:
-        return (None,) * len(inputs)
-    live, weights = zip(*pairs, strict=True)
-    return torch.autograd.grad(
-        live,
-        inputs,
-        weights,
-        retain_graph=True,
-        create_graph=create_graph,
-        allow_unused=True,
-        is_grads_batched=True,
-    )
-
-
-def _vmapped(product: Callable[[Sequence[Tensor]], Gradients], batch: Sequence[Tensor]) -> Gradients:
     used: list[bool] = []
 
     def found(*cotangents: Tensor) -> tuple[Tensor, ...]:
@@ -164,15 +165,16 @@ def _looped(
     )
 
 
-def _products_at_once(batch: Sequence[Tensor], like: Sequence[Tensor]) -> int:
-    each = sum(t[0].numel() * t.element_size() for t in batch)
-    each += sum(t.numel() * t.element_size() for t in like)
-    return max(1, BYTES_AT_ONCE // max(1, each))
+def _bytes_each(batch: Sequence[Tensor], like: Sequence[Tensor]) -> int:
+    cotangents = sum(t[0].numel() * t.element_size() for t in batch)
+    return cotangents + sum(t.numel() * t.element_size() for t in like)
 
 
-def _chunks(size: int, chunk_size: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, size, chunk_size):
-        yield start, min(start + chunk_size, size)
+def chunks(size: int, chunk_size: int | None, bytes_each: int) -> Iterator[tuple[int, int]]:
+    """Cut ``size`` products into runs of ``chunk_size``, or of what the byte budget holds."""
+    step = chunk_size or max(1, BYTES_AT_ONCE // max(1, bytes_each))
+    for start in range(0, size, step):
+        yield start, min(start + step, size)
 
 
 def _filled(piece: Gradients, like: Sequence[Tensor], size: int) -> tuple[Tensor, ...]:

@@ -252,22 +252,42 @@ class Transposed:
     probes: list[Tensor]
 
     def agrees(self, tangents: Sequence[Tensor], results: Sequence[Tensor]) -> bool:
-        """Whether <J' w, t> = <w, J t> up to rounding; true where the numbers are not finite."""
-        with torch.no_grad():
-            pairs = [*zip(self.map.outputs, tangents, strict=True)]
-            other = [(w, r) for w, r in zip(self.probes, results, strict=True) if w.shape == r.shape]
-            left, left_size = _inner(pairs)
-            right, right_size = _inner(other)
-        if not math.isfinite(left + right + left_size + right_size):
-            return True
-        eps = max((torch.finfo(t.dtype).eps for pair in pairs + other for t in pair), default=0.0)
-        return abs(left - right) <= 10 * math.sqrt(eps) * (left_size + right_size)
+        """Whether the products seen so far are those of one J."""
+        return _pair_up(self.probes, results, self.map.outputs, tangents, self.map.like)
+
+
+def is_adjoint(
+    products: GraphProducts, tangents: Sequence[Tensor], results: Sequence[Tensor]
+) -> bool:
+    """Whether ``results`` can be J t for the J whose transpose ``products`` applies."""
+    probes = [probe(output) for output in products.outputs]
+    return _pair_up(probes, results, products.one(probes), tangents, products.outputs)
+
+
+def _pair_up(
+    probes: Sequence[Tensor],
+    results: Sequence[Tensor],
+    pulled: Sequence[Tensor],
+    tangents: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+) -> bool:
+    """``<w, J t> = <J' w, t>`` up to rounding; taken to hold where the numbers are not finite."""
+    triples = zip(probes, results, outputs, strict=True)
+    rows = [(w, result) for w, result, output in triples if output.requires_grad]
+    columns = list(zip(pulled, tangents, strict=True))
+    with torch.no_grad():
+        left, left_size = _inner(rows)
+        right, right_size = _inner(columns)
+    if not math.isfinite(left + right + left_size + right_size):
+        return True
+    eps = max((torch.finfo(t.dtype).eps for pair in rows + columns for t in pair), default=0.0)
+    return abs(left - right) <= 10 * math.sqrt(eps) * (left_size + right_size)
 
 
 def transposed(products: GraphProducts) -> Transposed:
     """The graph of J t out of the graph of J' v. Errors of torch's double backward pass through."""
     probes = [
-        _probe(output) if output.requires_grad else torch.empty(0, requires_grad=True)
+        probe(output) if output.requires_grad else torch.empty(0, requires_grad=True)
         for output in products.outputs
     ]
     found = gradients(products._sources(), products.inputs, probes, create_graph=True)
@@ -286,7 +306,7 @@ def _generator(device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(0)
 
 
-def _probe(output: Tensor) -> Tensor:
+def probe(output: Tensor) -> Tensor:
     """Random, so that no structure of J hides from it; from a generator of our own."""
     probe = torch.empty_like(output, requires_grad=False)
     return probe.normal_(generator=_generator(output.device)).requires_grad_()
@@ -339,11 +359,11 @@ class ForwardProducts:
     state: RandomState
 
     def one(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        flat, spec = pytree.tree_flatten(tuple(self.primals))
-        tangents = pytree.tree_unflatten(list(vectors), spec)
+        primals = tuple(self.primals)
+        tangents = pytree.tree_structure(primals).unflatten(list(vectors))
         with self.state.replayed():
-            _, found = torch.func.jvp(self.func, tuple(self.primals), tangents)
-        return tuple(pytree.tree_leaves(found))
+            found = torch.func.jvp(self.func, primals, tangents)
+        return tuple(pytree.tree_leaves(found[1]))
 
     def many(self, batch: Sequence[Tensor], chunk_size: int | None = None) -> Batch:
         return climb_down(self.one, batch, self.like, chunk_size)

@@ -67,10 +67,9 @@ def _variables(frame: FrameType | None) -> dict[int, str]:
 
 def _first_argument(code: CodeType, instruction: int) -> str | None:
     position = next(itertools.islice(code.co_positions(), instruction // 2, None), None)
-    if position is None or None in position:
+    first, last, start, end = position or (None, None, None, None)
+    if first is None or last is None or start is None or end is None:
         return None
-    first, last, start, end = position
-    assert first is not None and last is not None and start is not None and end is not None
     lines = [linecache.getline(code.co_filename, k).encode() for k in range(first, last + 1)]
     if not all(lines):
         return None

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -46,9 +46,30 @@ def is_library_file(filename: str) -> bool:
     return filename.startswith((_TORCH_ROOT, _PACKAGE_ROOT, "<frozen"))
 
 
+def saved_tensors(node: Node) -> tuple[str, ...]:
+    """The names under which a node keeps tensors for its backward; nothing is unpacked."""
+    found = []
+    for attribute in dir(node):
+        if not attribute.startswith("_raw_saved_"):
+            continue
+        try:
+            raw = getattr(node, attribute)
+        except RuntimeError:  # freed
+            continue
+        parts = raw if isinstance(raw, (tuple, list)) else (raw,)
+        if any(getattr(part, "data", None) is not None for part in parts):
+            found.append(attribute.removeprefix("_raw_saved_"))
+    return tuple(found)
+
+
 def next_sequence_number() -> int:
     """The number that the next autograd node made by this thread will carry."""
-    return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+    return int(torch.autograd._get_sequence_nr())
+
+
+def notes_of(node: Node) -> dict[str, Any]:
+    """A dictionary that lives as long as the node. torch's stub calls the property a method."""
+    return cast(dict[str, Any], node.metadata)
 
 
 def sequence_number(node: Node) -> int:
@@ -229,9 +250,9 @@ def _probe_sequence() -> bool:
 def _probe_metadata() -> bool:
     y = torch.ones(2, 3, requires_grad=True).exp()
     assert y.grad_fn is not None
-    y.grad_fn.metadata["probe"] = 1
+    notes_of(y.grad_fn)["probe"] = 1
     gc.collect()
-    return y.grad_fn.metadata.get("probe") == 1
+    return notes_of(y.grad_fn).get("probe") == 1
 
 
 def _probe_slots() -> bool:

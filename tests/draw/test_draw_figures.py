@@ -74,8 +74,10 @@ def test_a_large_heatmap_is_shrunk_but_keeps_its_indices() -> None:
         (np.array(2.0), ["2"]),
         (np.array([3 + 4j]), ["5"]),
         (np.arange(40.0), []),
+        (np.array([1e-310, -1e-320]), ["1e-310", "-1e-320"]),
+        (np.array([1.5e308, -1.5e308]), ["1.5e308", "-1.5e308"]),
     ],
-    ids=["empty", "zeros", "nan", "scalar", "complex", "long"],
+    ids=["empty", "zeros", "nan", "scalar", "complex", "long", "tiny", "huge"],
 )
 def test_edge_cases_draw_without_a_warning(values: np.ndarray, texts: list[str]) -> None:
     (axes,) = panels(rendered(heatmaps_figure([Heatmap("J", values)])))

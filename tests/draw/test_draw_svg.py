@@ -71,7 +71,7 @@ def test_a_large_heatmap_crosses_out_what_is_not_finite() -> None:
     assert len(list(root.iter("path"))) == 1
 
 
-@pytest.mark.parametrize("values", [np.zeros((0, 3)), np.zeros((2, 0)), np.array(7.0)])
+@pytest.mark.parametrize("values", [np.zeros((0, 3)), np.zeros((20, 0)), np.array(7.0)])
 def test_edge_shapes_are_drawn(values: np.ndarray) -> None:
     assert len(of_class(parse(heatmap_svg(Heatmap("J", values))), "pb-cell")) == values.size
 
@@ -117,3 +117,9 @@ def test_hostile_text_is_inert() -> None:
     root = parse(diagram_svg(diagram))
     assert root[0].text == SHOWN
     assert {e.tag for e in root.iter()} == {"svg", "title", "g", "rect", "path", "text"}
+
+
+def test_an_empty_heatmap_is_no_wider_than_a_full_one() -> None:
+    root = parse(heatmap_svg(Heatmap("J", np.zeros((0, 100_000)))))
+    assert float(root.get("width", "inf")) < 1000
+    assert texts(of_class(root, "pb-fact")) == ["0 × 100000, no entries"]

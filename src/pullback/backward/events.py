@@ -174,7 +174,9 @@ class PassData:
         Relative to the largest entry of that upstream; 0.0 means equal to the last bit. Nodes
         whose cotangent the user's own hooks changed are left out: they are named in ``hooks``.
         """
-        return max((n.conservation_error for n in self.nodes if not n.changed_by_hooks), default=0.0)
+        return max(
+            (n.conservation_error for n in self.nodes if not n.changed_by_hooks), default=0.0
+        )
 
     @property
     def conserved(self) -> bool:

@@ -12,6 +12,7 @@ from .. import _checks, _torch
 from .._checks import Leaves, Offer
 from .._names import CallerNames
 from ..draw.numbers import number, shape
+from .events import Key
 from .graph import walk
 from .measure import stats_of
 from .targets import find_targets
@@ -60,10 +61,13 @@ def _preview(output: Tensor, cotangent: Tensor, names: CallerNames) -> tuple[str
     except RuntimeError:  # a freed graph, a hook that raises: the refusal stands without numbers
         return ()
     lines = []
-    for target, grad in zip(targets, grads, strict=True):
-        label = target.key if isinstance(target.key, str) else f"leaf {target.key}"
+    found: list[tuple[Key, Tensor | None]] = [
+        (t.key, g) for t, g in zip(targets, grads, strict=True)
+    ]
+    for key, grad in found:
         if grad is None:
             continue
+        label = key if isinstance(key, str) else f"leaf {key}"
         stats = stats_of(grad)
         total = grad.sum().item()
         shown = number(total) if isinstance(total, float) else str(total)

@@ -32,7 +32,7 @@ _parameter_names: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 def call_of(node: Node) -> UserCall | None:
     """The user call that made ``node``, if it was made under ``trace``."""
-    found = node.metadata.get(_NOTE)
+    found = _torch.notes_of(node).get(_NOTE)
     return found if isinstance(found, UserCall) else None
 
 
@@ -114,11 +114,11 @@ def _note_nodes(first: int, call: UserCall, values: Any) -> None:
     stack = [tensor.grad_fn for tensor in tensors if not _torch.is_transform_tensor(tensor)]
     while stack:
         node = stack.pop()
-        if node is None or _torch.sequence_number(node) < first or _NOTE in node.metadata:
+        if node is None or _torch.sequence_number(node) < first or _NOTE in _torch.notes_of(node):
             continue
         if _torch.leaf_of(node) is not None:
             continue
-        node.metadata[_NOTE] = call
+        _torch.notes_of(node)[_NOTE] = call
         stack.extend(child for child, _ in node.next_functions)
 
 

@@ -141,7 +141,7 @@ def _check_references(record: BackwardRecord) -> None:
         and all(o.node is None or 0 <= o.node < count for o in record.outputs)
         and all(e.source is None and 0 <= e.target < count for e in record.seeds)
         and all(e.source is not None and e.source < e.target < count for e in edges)
-        and all(0 <= e.source for e in edges if e.source is not None)
+        and all(e.source >= 0 for e in edges if e.source is not None)
         and all(leaf.node is None or 0 <= leaf.node < count for leaf in record.leaves)
     )
     if not sound:

@@ -80,28 +80,35 @@ def record(
     retain = (not accumulate) if retain_graph is None else retain_graph
     graph = walk(out.tensors)
     targets = find_targets(_CALLER, graph, inputs, names)
-    job = _Pass(Watcher(graph, Keeper(keep)), out, values, targets, accumulate, retain)
-    with torch.no_grad():
-        seeds = job.watcher.seed(values)
-        try:
-            hooks = _run(job)
-        except RuntimeError as error:
-            _explain_failure(error, out, graph)
-            raise
-        finally:
-            job.watcher.unwatch()
-        return _finish(job, seeds, hooks, keep)
+    return run_pass(Job(_CALLER, graph, out, values, targets, accumulate, retain, keep))
 
 
-class _Pass(NamedTuple):
-    """One pass that is about to run."""
+class Job(NamedTuple):
+    """One pass to be run: all of it checked."""
 
-    watcher: Watcher
+    caller: str
+    graph: Graph
     out: Leaves
     values: tuple[Tensor, ...]
     targets: Targets
-    accumulate: bool
-    retain: bool
+    accumulate: bool = False
+    retain: bool = True
+    keep: str = "stats"
+
+
+def run_pass(job: Job) -> BackwardRecord:
+    """Run the one backward of ``job`` under watch."""
+    watcher = Watcher(job.graph, Keeper(job.keep))
+    with torch.no_grad():
+        seeds = watcher.seed(job.values)
+        try:
+            hooks = _run(job, watcher)
+        except RuntimeError as error:
+            explain_failure(job.caller, error, job.out, job.graph)
+            raise
+        finally:
+            watcher.unwatch()
+        return _finish(job, watcher, seeds, hooks)
 
 
 def output_leaves(caller: str, outputs: Tree, names: CallerNames) -> Leaves:
@@ -118,18 +125,18 @@ def output_leaves(caller: str, outputs: Tree, names: CallerNames) -> Leaves:
 TensorHooks = dict[Port, tuple[str, ...]]
 
 
-def _run(job: _Pass) -> TensorHooks:
+def _run(job: Job, watcher: Watcher) -> TensorHooks:
     if job.accumulate:
-        _accumulate(job)
+        _accumulate(job, watcher)
         return _hooks_of_targets(job.targets)
     with _torch.untouched() as watched:
-        _look(job)
-    return {**_hooks_on_nodes(watched.hooked, job.watcher.graph), **_hooks_of_targets(job.targets)}
+        _look(job, watcher)
+    return {**_hooks_on_nodes(watched.hooked, job.graph), **_hooks_of_targets(job.targets)}
 
 
-def _look(job: _Pass) -> None:
+def _look(job: Job, watcher: Watcher) -> None:
     ports = job.targets.ports()
-    job.watcher.watch(leaves=False)
+    watcher.watch(leaves=False)
     if not ports:
         return
     grads = torch.autograd.grad(
@@ -140,11 +147,11 @@ def _look(job: _Pass) -> None:
         allow_unused=True,
     )
     for port, grad in zip(ports, grads, strict=True):
-        job.watcher.capture(port, grad)
+        watcher.capture(port, grad)
 
 
-def _accumulate(job: _Pass) -> None:
-    job.watcher.watch(leaves=True)
+def _accumulate(job: Job, watcher: Watcher) -> None:
+    watcher.watch(leaves=True)
     inner = [t for t in job.targets.items if t.port is not None and not t.tensor.is_leaf]
     passed: dict[Port, Tensor] = {}
     handles = [_read_on_the_way(target, passed) for target in inner]
@@ -160,7 +167,7 @@ def _accumulate(job: _Pass) -> None:
             handle.remove()
     for target in inner:
         assert target.port is not None
-        job.watcher.capture(target.port, passed.get(target.port))
+        watcher.capture(target.port, passed.get(target.port))
 
 
 def _read_on_the_way(target: Target, passed: dict[Port, Tensor]) -> Any:
@@ -190,29 +197,30 @@ def _hooks_of_targets(targets: Targets) -> TensorHooks:
     }
 
 
-def _explain_failure(error: RuntimeError, out: Leaves, graph: Graph) -> None:
+def explain_failure(caller: str, error: RuntimeError, out: Leaves, graph: Graph) -> None:
     """Say more than torch where the reason is known; return where it is not."""
     text = str(error)
     if "backward through the graph a second time" in text or "already been freed" in text:
         freed = next((node for node in graph.nodes if _torch.freed_tensor(node)), None)
-        _checks.graph_is_freed(_CALLER, out.names, freed and _torch.node_name(freed))
+        _checks.graph_is_freed(
+            caller, out.names, None if freed is None else _torch.node_name(freed)
+        )
     if "use_reentrant=True" in text:
-        _checks.reentrant_checkpoint(_CALLER)
+        _checks.reentrant_checkpoint(caller)
 
 
 def _finish(
-    job: _Pass, seeds: Sequence[Cotangent], hooks: TensorHooks, keep: str
+    job: Job, watcher: Watcher, seeds: Sequence[Cotangent], hooks: TensorHooks
 ) -> BackwardRecord:
-    watcher, out = job.watcher, job.out
     if job.accumulate and any(event.error for event in watcher.fired):
-        hooks = {**_hooks_on_nodes(_torch.watched_tensors().hooked, watcher.graph), **hooks}
+        hooks = {**_hooks_on_nodes(_torch.watched_tensors().hooked, job.graph), **hooks}
     keys: dict[Node, Key] = {}
     for target in job.targets.items:
         if target.port is not None:
             keys.setdefault(target.port.node, target.key)
     nodes, index = number(watcher, hooks, keys)
-    roots = list(zip(watcher.graph.roots, seeds, strict=True))
-    keeper = Keeper(keep)
+    roots = list(zip(job.graph.roots, seeds, strict=True))
+    keeper = Keeper(job.keep)
     return BackwardRecord(
         outputs=tuple(
             Output(
@@ -224,7 +232,9 @@ def _finish(
                 seed,
                 keeper(tensor),
             )
-            for name, tensor, (port, seed) in zip(out.names, out.tensors, roots, strict=True)
+            for name, tensor, (port, seed) in zip(
+                job.out.names, job.out.tensors, roots, strict=True
+            )
         ),
         seeds=tuple(
             Edge(None, k, index[port.node], port.slot, seed)
@@ -233,22 +243,28 @@ def _finish(
         ),
         nodes=nodes,
         leaves=tuple(
-            t.leaf(index.get(t.port.node) if t.port else None, hooks.get(t.port, ()) if t.port else ())
+            t.leaf(
+                index.get(t.port.node) if t.port else None, hooks.get(t.port, ()) if t.port else ()
+            )
             for t in job.targets.items
         ),
         deposits=Deposits(
-            {t.key: watcher.deposits[t.port] for t in job.targets.items if t.port in watcher.deposits}
+            {
+                t.key: watcher.deposits[t.port]
+                for t in job.targets.items
+                if t.port in watcher.deposits
+            }
         ),
         accumulate=job.accumulate,
         retain_graph=job.retain,
-        keep=keep,
+        keep=job.keep,
         torch_version=str(torch.__version__),
-        notes=tuple(_notes(job)),
+        notes=tuple(_notes(job, watcher)),
         tolerance=_tolerance(job),
     )
 
 
-def _tolerance(job: _Pass) -> float:
+def _tolerance(job: Job) -> float:
     """Sums of the same terms in another order differ by a few units of the coarsest dtype."""
     tensors = [*job.out.tensors, *(t.tensor for t in job.targets.items)]
     return 8 * max(torch.finfo(tensor.dtype).eps for tensor in tensors)
@@ -263,19 +279,19 @@ _OPAQUE = {
 }
 
 
-def _notes(job: _Pass) -> Iterator[str]:
+def _notes(job: Job, watcher: Watcher) -> Iterator[str]:
     for target in job.targets.items:
         label = target.key if isinstance(target.key, str) else f"leaf {target.key}"
         if target.port is None:
             yield f"{label} is not reached from the outputs: no deposit, its .grad stays as it is."
-        elif target.port not in job.watcher.deposits:
+        elif target.port not in watcher.deposits:
             yield f"{label} is reached, but no gradient is defined there: no deposit (not a zero)."
-    for node in job.watcher.graph.nodes:
+    for node in job.graph.nodes:
         reason = _OPAQUE.get(_torch.node_name(node))
         if reason:
             yield f"{_torch.node_name(node)} is {reason}."
-        if not job.accumulate and node in job.watcher.sleeping_hooks:
-            hooks = ", ".join(job.watcher.sleeping_hooks[node])
+        if not job.accumulate and node in watcher.sleeping_hooks:
+            hooks = ", ".join(watcher.sleeping_hooks[node])
             yield (
                 f"A look does not write .grad, so the hooks on the node that writes it did not "
                 f"run: {hooks}."

@@ -33,7 +33,7 @@ _DRAWN_NODES = 150
 def tree_page(data: PassData, formulas: bool, limit: int) -> Page:
     """What ``print(record)`` shows."""
     names = ", ".join(f"{o.name} {shape(o.shape)}" for o in data.outputs)
-    blocks = [outline(data, limit), *map(Sentence, summary(data))]
+    blocks = (outline(data, limit), *map(Sentence, summary(data)))
     quoted = _formula_blocks(data) if formulas else ()
     return Page(f"backward of {names}", (*blocks, *quoted))
 
@@ -163,7 +163,9 @@ def diagram(data: PassData) -> Diagram:
         text = f"{count(len(data.nodes))} nodes are too many to draw; the tables below list them."
         return Diagram("Backward graph", (Box("note", (text,), "note"),), ())
     boxes = [
-        Box(f"o{k}", (o.name, shape(o.shape), f"v: norm {number(o.cotangent.stats.norm)}"), "output")
+        Box(
+            f"o{k}", (o.name, shape(o.shape), f"v: norm {number(o.cotangent.stats.norm)}"), "output"
+        )
         for k, o in enumerate(data.outputs)
     ]
     boxes.extend(_box(data, node) for node in data.nodes)
@@ -223,7 +225,13 @@ def node_table(data: PassData) -> Table:
             numbers = (
                 ("", "", "", "", "")
                 if s is None
-                else (number(s.norm), number(s.min), number(s.max), percent(s.zeros), count(s.nonfinite))
+                else (
+                    number(s.norm),
+                    number(s.min),
+                    number(s.max),
+                    percent(s.zeros),
+                    count(s.nonfinite),
+                )
             )
             name = _label(data, node) if len(node.upstream) == 1 else f"{node.name}[{slot}]"
             rows.append((str(node.index), name, _shape_of(upstream), *numbers, _place(node.call)))
@@ -233,7 +241,9 @@ def node_table(data: PassData) -> Table:
 
 def _formula_blocks(data: PassData) -> tuple[Heading | Code, ...]:
     names = dict.fromkeys(node.name for node in data.nodes)
-    lines = [f"{name}\n    " + "\n    ".join(formulas_of(name)) for name in names if formulas_of(name)]
+    lines = [
+        f"{name}\n    " + "\n    ".join(formulas_of(name)) for name in names if formulas_of(name)
+    ]
     if not lines:
         return ()
     title = "The derivative formulas of these nodes, from torch's derivatives.yaml"

@@ -55,12 +55,17 @@ def heatmap_svg(heatmap: Heatmap, limit: float | None = None) -> str:
     frame = _frame(shrunk.values, written, bool(heatmap.row_axis))
     facts = describe(heatmap.values, heatmap.unit)
     foot = frame.bottom + (36 if heatmap.column_axis else 22)
-    edges = {"stroke": "currentColor", "stroke_opacity": 0.16 if frame.w >= 8 else 0.07}
+    faintness = 0.16 if frame.w >= 8 else 0.07
     return _canvas(
         [
             tag("title", f"{heatmap.title}: {facts}" if heatmap.title else facts),
             tag("text", heatmap.title, class_="pb-name", x=0, y=14, font_weight=600),
-            tag("g", *_cells(shrunk.values, frame, limit), **edges),
+            tag(
+                "g",
+                *_cells(shrunk.values, frame, limit),
+                stroke="currentColor",
+                stroke_opacity=faintness,
+            ),
             *_marks(shrunk.values, frame, limit, written),
             *_ticks(frame, shrunk.row_step, shrunk.column_step),
             *_axes(heatmap, frame),
@@ -105,13 +110,13 @@ def _frame(values: FloatMatrix, written: bool, named_rows: bool) -> _Frame:
     if written:
         longest = max((len(number(value)) for value in values.flat), default=1)
         return _Frame(left, top, max(34.0, longest * _CHARACTER + 12), 27.0, rows, columns)
-    side = min(22.0, max(7.0, 420.0 / max(rows, columns)))
+    side = min(22.0, max(7.0, 420.0 / max(1, rows, columns)))
     # A long thin matrix keeps cells that can be told apart across its short side.
     return _Frame(
         left,
         top,
-        max(side, min(24.0, 60 / columns)),
-        max(side, min(24.0, 60 / rows)),
+        max(side, min(24.0, 60 / max(1, columns))),
+        max(side, min(24.0, 60 / max(1, rows))),
         rows,
         columns,
     )

@@ -23,6 +23,8 @@ _BARS_PER_ROW = 3
 _LEGIBLE = 12
 # A panel is about 200 pixels wide: more cells than pixels would drop some unseen.
 _MOST_CELLS = 128
+# Beyond this, the difference of the scale's two ends overflows inside matplotlib.
+_WIDEST = 1e300
 _INK = "#1c1f24"
 _SOFT = "#5c636d"
 _BROKEN = "#e2e2dc"
@@ -73,13 +75,13 @@ def _draw_heatmap(figure: Figure, axes: Axes, heatmap: Heatmap, limit: float | N
         axes.set_title(_drawable(heatmap.title), loc="left", fontsize=10, parse_math=False)
         _say_empty(axes, notes[0])
         return
-    end = (finite_limit(values) if limit is None else limit) or 1.0
+    end = min((finite_limit(values) if limit is None else limit) or 1.0, _WIDEST)
     shrunk = shrink(values, _MOST_CELLS, _MOST_CELLS)
     if shrunk.note:
         notes.append(f"cells: largest of {shrunk.row_step} × {shrunk.column_step} entries")
     axes.patch.set(facecolor=_BROKEN, hatch="////", edgecolor=_SOFT)
     image = axes.imshow(
-        np.ma.masked_invalid(shrunk.values),
+        np.ma.masked_invalid(shrunk.values).clip(-end, end),
         cmap=_COLORS,
         vmin=-end,
         vmax=end,

@@ -94,7 +94,9 @@ def shrink(values: FloatMatrix, max_rows: int, max_columns: int) -> Shrunk:
     """Summarize a matrix by blocks until it has at most the given rows and columns."""
     row_step = max(1, -(-values.shape[0] // max_rows))
     column_step = max(1, -(-values.shape[1] // max_columns))
-    if row_step == column_step == 1 or values.size == 0:
+    if values.size == 0:
+        return Shrunk(values[:max_rows, :max_columns], 1, 1)
+    if row_step == column_step == 1:
         return Shrunk(values, 1, 1)
     rows, columns = -(-values.shape[0] // row_step), -(-values.shape[1] // column_step)
     padded = np.zeros((rows * row_step, columns * column_step))
