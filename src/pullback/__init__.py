@@ -8,6 +8,10 @@ from ._errors import PullbackError as PullbackError
 from ._errors import RecordFormatError as RecordFormatError
 from ._errors import TreeError as TreeError
 from ._errors import UnsupportedError as UnsupportedError
+from ._operator import JacobianOperator as JacobianOperator
+from ._products import VJP as VJP
+from ._products import jvp as jvp
+from ._products import vjp as vjp
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import sensitivity as sensitivity
 from .backward.explain import Explanation as Explanation

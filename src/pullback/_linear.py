@@ -349,6 +349,15 @@ class RandomState:
             yield
 
 
+def forward_mode(
+    func: Callable[..., Any], primals: tuple[Any, ...], tangents: Tree, **options: bool
+) -> tuple[Any, ...]:
+    """``torch.func.jvp``, also where warnings are errors."""
+    _torch.load_forward_mode()
+    found: tuple[Any, ...] = torch.func.jvp(func, primals, tangents, **options)
+    return found
+
+
 @dataclass
 class ForwardProducts:
     """The map from tangents to J t by ``torch.func.jvp``, which runs ``func`` for every product."""
@@ -362,7 +371,7 @@ class ForwardProducts:
         primals = tuple(self.primals)
         tangents = pytree.tree_structure(primals).unflatten(list(vectors))
         with self.state.replayed():
-            found = torch.func.jvp(self.func, primals, tangents)
+            found = forward_mode(self.func, primals, tangents)
         return tuple(pytree.tree_leaves(found[1]))
 
     def many(self, batch: Sequence[Tensor], chunk_size: int | None = None) -> Batch:

@@ -22,6 +22,7 @@ from ._linear import (
     RandomState,
     flat_outputs,
     flat_primals,
+    forward_mode,
     is_in_place_refusal,
     run,
     transposed,
@@ -242,7 +243,7 @@ def jvp(
     flat, _ = flat_primals("jvp", primals)
     given = _tangents(primals, flat, tangents)
     if strict or not _plain(flat, given):
-        return torch.func.jvp(func, primals, tangents, strict=strict, has_aux=has_aux)
+        return forward_mode(func, primals, tangents, strict=strict, has_aux=has_aux)
     state = RandomState(flat)
     try:
         forward = run("jvp", func, primals, has_aux)
@@ -250,7 +251,7 @@ def jvp(
         if not is_in_place_refusal(error):
             raise
         state.restore()
-        return torch.func.jvp(func, primals, tangents, has_aux=has_aux)
+        return forward_mode(func, primals, tangents, has_aux=has_aux)
     try:
         product = _through_backward(forward, given)
     except torch.OutOfMemoryError:
@@ -258,7 +259,7 @@ def jvp(
     except RuntimeError as error:
         state.restore()
         try:
-            return torch.func.jvp(func, primals, tangents, has_aux=has_aux)
+            return forward_mode(func, primals, tangents, has_aux=has_aux)
         except RuntimeError as other:
             raise _checks.no_jvp("jvp", error, other) from error
     return (forward.outputs, product, forward.aux) if has_aux else (forward.outputs, product)

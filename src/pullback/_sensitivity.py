@@ -113,7 +113,7 @@ class Sensitivity:
                 label = key if isinstance(key, str) else f"input {key}"
                 where = f"{label}[{', '.join(map(str, index))}] = {number(value)}"
             shares = ", ".join(f"{k}: {percent(s)}" for k, s in self.shares[name].items())
-            rows.append((name, number(weight), number(total), within, where, shares))
+            rows.append((name, number(weight), f"{total:.6g}", within, where, shares))
         columns = ("cotangent", "sum of v", "total", "within row sums", "largest entry", "shares")
         return draw.Table("", columns, tuple(rows))
 

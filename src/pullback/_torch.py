@@ -11,6 +11,7 @@ import gc
 import itertools
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def saved_tensors(node: Node) -> tuple[str, ...]:
 
 def next_sequence_number() -> int:
     """The number that the next autograd node made by this thread will carry."""
-    return int(torch.autograd._get_sequence_nr())
+    return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
 
 
 def notes_of(node: Node) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def node_name(node: Node) -> str:
 
 
 def slots(node: Node) -> tuple[Slot, ...]:
-    return tuple(Slot(tuple(m.shape), m.dtype) for m in node._input_metadata)  # type: ignore[attr-defined]
+    return tuple(Slot(tuple(m.shape), m.dtype) for m in node._input_metadata)
 
 
 def leaf_of(node: Node) -> Tensor | None:
@@ -137,6 +138,19 @@ def gradient_transform_is_running() -> bool:
     """Whether a reverse-mode torch.func transform runs here, at any level."""
     levels = torch._C._functorch.get_interpreter_stack() or ()
     return any(str(level.key()).endswith("Grad") for level in levels)
+
+
+@cache
+def load_forward_mode() -> None:
+    """Load what torch loads at the first forward-mode product, without its own deprecation warning.
+
+    torch 2.13 calls its deprecated ``torch.jit.script`` there, so ``torch.func.jvp`` raises in a
+    process that turns warnings into errors.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with forward_ad.dual_level():
+            forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
 
 
 def handle_hooks(handle: RemovableHandle) -> list[Callable[..., Any]]:

@@ -1,4 +1,4 @@
-"""Programs whose backward pass the tests record: each makes fresh leaves and outputs from a seed."""
+"""Programs whose backward pass the tests record; each builds leaves and outputs from a seed."""
 
 from __future__ import annotations
 

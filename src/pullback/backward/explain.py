@@ -116,8 +116,8 @@ def _why_a_cotangent(out: Leaves) -> Iterator[Statement]:
             )
         else:
             text = (
-                f"{name} holds {count(output.numel())} numbers, and each has a gradient of its own: "
-                f"together, the Jacobian. backward(v) needs a cotangent v of shape "
+                f"{name} holds {count(output.numel())} numbers, and each has a gradient of its "
+                f"own: together, the Jacobian. backward(v) needs a cotangent v of shape "
                 f"{shape(output.shape)} to say with which weights to add them up, and computes "
                 f"the vector-Jacobian product v . J without forming J."
             )
@@ -268,8 +268,8 @@ def _retained(graph: Graph) -> Iterator[Statement]:
     name = _torch.node_name(node)
     yield Statement(
         "retain_graph",
-        f"{len(saving)} node{'s' * (len(saving) != 1)} saved tensors that backward frees when it is "
-        f"done; a second backward then fails at {name}, which needs {', '.join(saved)}. "
+        f"{len(saving)} node{'s' * (len(saving) != 1)} saved tensors that backward frees when it "
+        f"is done; a second backward then fails at {name}, which needs {', '.join(saved)}. "
         f"retain_graph=True keeps them. It has nothing to do with the need for v.",
         (("nodes that saved tensors", str(len(saving))),),
     )

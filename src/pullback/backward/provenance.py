@@ -67,7 +67,7 @@ class trace:  # noqa: N801 - used as a function: with pb.trace(): ...
 
     def __enter__(self) -> trace:
         self._hook = nn.modules.module.register_module_forward_pre_hook(self._note_module)
-        self._mode.__enter__()
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
@@ -77,7 +77,7 @@ class trace:  # noqa: N801 - used as a function: with pb.trace(): ...
         traceback: TracebackType | None,
     ) -> None:
         self._hook.remove()
-        self._mode.__exit__(kind, value, traceback)
+        self._mode.__exit__(kind, value, traceback)  # type: ignore[no-untyped-call]
 
     def _note_module(self, module: nn.Module, inputs: Any) -> None:
         if module not in self._seen:

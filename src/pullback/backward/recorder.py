@@ -242,12 +242,7 @@ def _finish(
             if port.node in index
         ),
         nodes=nodes,
-        leaves=tuple(
-            t.leaf(
-                index.get(t.port.node) if t.port else None, hooks.get(t.port, ()) if t.port else ()
-            )
-            for t in job.targets.items
-        ),
+        leaves=tuple(t.leaf(index, hooks) for t in job.targets.items),
         deposits=Deposits(
             {
                 t.key: watcher.deposits[t.port]

@@ -1,4 +1,4 @@
-"""What a pass differentiates with respect to: which tensors, what they are called, where they are."""
+"""What a pass differentiates with respect to: which tensors, their names, their places."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ class Target:
     port: Port | None
     had_grad: bool
 
-    def leaf(self, node: int | None, hooks: tuple[str, ...]) -> Leaf:
+    def leaf(self, index: Mapping[Node, int], hooks: Mapping[Port, tuple[str, ...]]) -> Leaf:
         shape, dtype = tuple(self.tensor.shape), _checks.dtype_text(self.tensor.dtype)
-        return Leaf(self.key, shape, dtype, node, hooks, self.had_grad)
+        if self.port is None:
+            return Leaf(self.key, shape, dtype, None, (), self.had_grad)
+        node = index.get(self.port.node)
+        return Leaf(self.key, shape, dtype, node, hooks.get(self.port, ()), self.had_grad)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..draw import (
     Table,
 )
 from ..draw.numbers import count, number, percent, shape
-from .events import Cotangent, PassData, PassNode, UserCall
+from .events import Cotangent, PassData, PassNode, Stats, UserCall
 from .formulas import formulas_of
 from .order import Visit, reading_order
 
@@ -33,9 +33,9 @@ _DRAWN_NODES = 150
 def tree_page(data: PassData, formulas: bool, limit: int) -> Page:
     """What ``print(record)`` shows."""
     names = ", ".join(f"{o.name} {shape(o.shape)}" for o in data.outputs)
-    blocks = (outline(data, limit), *map(Sentence, summary(data)))
+    sentences = tuple(Sentence(text) for text in summary(data))
     quoted = _formula_blocks(data) if formulas else ()
-    return Page(f"backward of {names}", (*blocks, *quoted))
+    return Page(f"backward of {names}", (outline(data, limit), *sentences, *quoted))
 
 
 def full_page(data: PassData) -> Page:
@@ -221,29 +221,20 @@ def node_table(data: PassData) -> Table:
     rows = []
     for node in data.nodes:
         for slot, upstream in enumerate(node.upstream):
-            s = None if upstream is None else upstream.stats
-            numbers = (
-                ("", "", "", "", "")
-                if s is None
-                else (
-                    number(s.norm),
-                    number(s.min),
-                    number(s.max),
-                    percent(s.zeros),
-                    count(s.nonfinite),
-                )
-            )
+            numbers = ("",) * 5 if upstream is None else _numbers(upstream.stats)
             name = _label(data, node) if len(node.upstream) == 1 else f"{node.name}[{slot}]"
             rows.append((str(node.index), name, _shape_of(upstream), *numbers, _place(node.call)))
     columns = ("#", "node", "received", "norm", "min", "max", "zeros", "non-finite", "from")
     return Table("", columns, tuple(rows))
 
 
+def _numbers(s: Stats) -> tuple[str, ...]:
+    return number(s.norm), number(s.min), number(s.max), percent(s.zeros), count(s.nonfinite)
+
+
 def _formula_blocks(data: PassData) -> tuple[Heading | Code, ...]:
-    names = dict.fromkeys(node.name for node in data.nodes)
-    lines = [
-        f"{name}\n    " + "\n    ".join(formulas_of(name)) for name in names if formulas_of(name)
-    ]
+    names = dict.fromkeys(node.name for node in data.nodes if formulas_of(node.name))
+    lines = ["\n    ".join((name, *formulas_of(name))) for name in names]
     if not lines:
         return ()
     title = "The derivative formulas of these nodes, from torch's derivatives.yaml"

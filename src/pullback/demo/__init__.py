@@ -1,0 +1,1 @@
+"""What ``pullback demo`` runs: programs of the kind a user would write."""

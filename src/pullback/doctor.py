@@ -1,0 +1,66 @@
+"""``pullback doctor``: versions, capabilities probed, what falls back and why."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from . import _torch, draw
+from ._engines import batched_gradients
+
+_PACKAGES = ("pullback", "torch", "numpy", "scipy", "rich", "matplotlib", "typer", "jinja2")
+
+
+def report() -> tuple[str, bool]:
+    """The text to print, and whether every capability holds."""
+    capabilities = [*_torch.capabilities(), _batching()]
+    page = draw.Page(
+        "pullback doctor",
+        (
+            draw.Table("Versions", ("package", "version"), tuple(_versions())),
+            draw.Table("Hardware", ("what", "found"), tuple(_hardware())),
+            draw.Table(
+                "Facts of torch", ("fact", "holds", "without it"), tuple(map(_row, capabilities))
+            ),
+        ),
+    )
+    return draw.to_text(page), all(c.holds for c in capabilities)
+
+
+def _versions() -> list[tuple[str, str]]:
+    rows = [("python", platform.python_version())]
+    for package in _PACKAGES:
+        try:
+            rows.append((package, version(package)))
+        except PackageNotFoundError:
+            rows.append((package, "not installed"))
+    return rows
+
+
+def _hardware() -> list[tuple[str, str]]:
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch can use"
+    return [
+        ("platform", platform.platform()),
+        ("threads of torch", str(torch.get_num_threads())),
+        ("CUDA device", cuda),
+    ]
+
+
+def _row(capability: _torch.Capability) -> tuple[str, str, str]:
+    if capability.holds:
+        return capability.name, "yes", ""
+    return capability.name, "NO", f"{capability.without} {capability.detail}".strip()
+
+
+def _batching() -> _torch.Capability:
+    """The engine that a batch of products gets on an ordinary graph."""
+    x = torch.ones(3, requires_grad=True)
+    batch = batched_gradients([x.sin()], [x], [torch.eye(3)])
+    return _torch.Capability(
+        "batched backward (is_grads_batched)",
+        batch.engine == "batched grads",
+        "; ".join(batch.reasons),
+        "batches of products run one by one",
+    )
