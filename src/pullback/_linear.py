@@ -151,9 +151,9 @@ class Forward:
 def run(caller: str, func: Callable[..., Any], primals: Sequence[Any], has_aux: bool) -> Forward:
     """Call ``func`` once on private aliases of ``primals``, with gradients enabled."""
     flat, rebuild = flat_primals(caller, primals)
-    aliases = [_alias(primal) for primal in flat]
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
+        aliases = [_alias(primal) for primal in flat]
         try:
             returned = func(*rebuild(aliases))
         except RuntimeError as error:
@@ -225,8 +225,7 @@ def _alias(primal: Tensor) -> Tensor:
     """
     if not primal.requires_grad:
         return primal.detach().requires_grad_()
-    alias: Tensor = primal.unsqueeze(0).unbind(0)[0]
-    return alias if alias.requires_grad else primal.detach().requires_grad_()
+    return primal.unsqueeze(0).unbind(0)[0]
 
 
 def _edge(alias: Tensor) -> GradientEdge:
@@ -237,6 +236,11 @@ def _edge(alias: Tensor) -> GradientEdge:
 def is_in_place_refusal(error: RuntimeError) -> bool:
     text = str(error)
     return "in-place operation" in text or "modified inplace" in text
+
+
+def is_refused_by_reverse_mode(error: RuntimeError) -> bool:
+    """Whether forward mode may still do what autograd has refused while ``func`` ran."""
+    return is_in_place_refusal(error) or "is not differentiable with respect to" in str(error)
 
 
 @dataclass
@@ -271,15 +275,15 @@ def _pair_up(
     tangents: Sequence[Tensor],
     outputs: Sequence[Tensor],
 ) -> bool:
-    """``<w, J t> = <J' w, t>`` up to rounding; taken to hold where the numbers are not finite."""
+    """``<w, J t> = <J' w, t>`` up to rounding, or not finite on both sides alike."""
     triples = zip(probes, results, outputs, strict=True)
     rows = [(w, result) for w, result, output in triples if output.requires_grad]
     columns = list(zip(pulled, tangents, strict=True))
     with torch.no_grad():
         left, left_size = _inner(rows)
         right, right_size = _inner(columns)
-    if not math.isfinite(left + right + left_size + right_size):
-        return True
+    if not math.isfinite(left_size + right_size):
+        return not math.isfinite(right_size)
     eps = max((torch.finfo(t.dtype).eps for pair in rows + columns for t in pair), default=0.0)
     return abs(left - right) <= 10 * math.sqrt(eps) * (left_size + right_size)
 

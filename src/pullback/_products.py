@@ -23,7 +23,7 @@ from ._linear import (
     flat_outputs,
     flat_primals,
     forward_mode,
-    is_in_place_refusal,
+    is_refused_by_reverse_mode,
     run,
     transposed,
 )
@@ -248,7 +248,7 @@ def jvp(
     try:
         forward = run("jvp", func, primals, has_aux)
     except RuntimeError as error:
-        if not is_in_place_refusal(error):
+        if not is_refused_by_reverse_mode(error):
             raise
         state.restore()
         return forward_mode(func, primals, tangents, has_aux=has_aux)

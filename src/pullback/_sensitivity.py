@@ -124,12 +124,14 @@ class Sensitivity:
 
     def plot(self) -> Figure:
         """One heatmap per cotangent and input, on one color scale: a matplotlib figure."""
+        from .draw.figures import heatmaps_figure
+
         panels = [
             heatmap(f"{name}: {key if isinstance(key, str) else f'input {key}'}", gradient)
             for name, found in self.by_input.items()
             for key, gradient in found.items()
         ]
-        return draw.heatmaps_figure(panels, title="v . J for each v", shared=True)
+        return heatmaps_figure(panels, title="v . J for each v", shared=True)
 
 
 def sensitivity(

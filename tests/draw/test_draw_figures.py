@@ -8,7 +8,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pullback.draw import Heatmap, bars_figure, heatmaps_figure
+from pullback.draw import Heatmap
+from pullback.draw.figures import bars_figure, heatmaps_figure
 
 
 def rendered(figure: Figure) -> Figure:
@@ -110,7 +111,7 @@ def test_no_window_and_no_global_state() -> None:
     import subprocess
 
     code = (
-        "import sys, numpy; from pullback.draw import Heatmap, heatmaps_figure; "
+        "import sys, numpy; from pullback.draw import Heatmap; from pullback.draw.figures import heatmaps_figure; "
         "heatmaps_figure([Heatmap('J', numpy.eye(2))]); "
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )

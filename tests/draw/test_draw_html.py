@@ -19,8 +19,8 @@ from pullback.draw import (
     Page,
     Sentence,
     Table,
-    to_html,
 )
+from pullback.draw.html import to_html
 
 VOID = {"meta", "br"}
 HOSTILE = "<script>alert('x')</script><img src=x onerror=y> {{ 7 * 7 }} &amp; \x1b"

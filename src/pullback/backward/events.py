@@ -14,23 +14,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from .stats import Stats, stats_of
+
 Key = str | int
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Numbers about the entries of one tensor.
-
-    ``norm`` is the 2-norm; ``min`` and ``max`` are of the entries (of their moduli if the tensor
-    is complex; nan if any entry is nan); ``zeros`` is the share of entries equal to 0, between 0
-    and 1; ``nonfinite`` counts inf and nan. For a tensor without entries all are 0.
-    """
-
-    norm: float
-    min: float
-    max: float
-    zeros: float
-    nonfinite: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +26,16 @@ class Cotangent:
     shape: tuple[int, ...]
     dtype: str
     device: str
-    stats: Stats
+    measured: Stats | None
     values: Tensor | None = None
+
+    @property
+    def stats(self) -> Stats:
+        """Measured when it passed, or read off the values that were kept."""
+        if self.measured is not None:
+            return self.measured
+        assert self.values is not None
+        return stats_of(self.values)
 
 
 @dataclass(frozen=True, slots=True)

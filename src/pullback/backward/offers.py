@@ -14,7 +14,7 @@ from .._names import CallerNames
 from ..draw.numbers import number, shape
 from .events import Key
 from .graph import walk
-from .measure import stats_of
+from .stats import stats_of
 from .targets import find_targets
 
 _SHOWN_LEAVES = 4

@@ -79,13 +79,17 @@ class BackwardRecord(PassData):
         Axes are named; values are written in where they fit. Outputs and cotangents that were too
         large to be kept (``keep="stats"``) are left out, deposits never are.
         """
+        from ..draw.figures import heatmaps_figure
+
         names = ", ".join(output.name for output in self.outputs)
-        return draw.heatmaps_figure(views.heatmaps(self), title=f"backward of {names}")
+        return heatmaps_figure(views.heatmaps(self), title=f"backward of {names}")
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained page (no script, no network) and return its path."""
+        from ..draw.html import to_html
+
         target = Path(path)
-        target.write_text(draw.to_html(views.full_page(self)), encoding="utf-8")
+        target.write_text(to_html(views.full_page(self)), encoding="utf-8")
         return target
 
     def to_json(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -99,7 +101,7 @@ class Job(NamedTuple):
 def run_pass(job: Job) -> BackwardRecord:
     """Run the one backward of ``job`` under watch."""
     watcher = Watcher(job.graph, Keeper(job.keep))
-    with torch.no_grad():
+    with torch.no_grad(), _collector_paused():
         seeds = watcher.seed(job.values)
         try:
             hooks = _run(job, watcher)
@@ -109,6 +111,18 @@ def run_pass(job: Job) -> BackwardRecord:
         finally:
             watcher.unwatch()
         return _finish(job, watcher, seeds, hooks)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """A record makes many small objects that stay: each full collection would walk them all."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def output_leaves(caller: str, outputs: Tree, names: CallerNames) -> Leaves:
@@ -146,8 +160,24 @@ def _look(job: Job, watcher: Watcher) -> None:
         retain_graph=job.retain,
         allow_unused=True,
     )
+    taken = {v.untyped_storage().data_ptr() for v in job.values if v.layout is torch.strided}
+    hooked = {t.port for t in job.targets.items if t.tensor._backward_hooks}
     for port, grad in zip(ports, grads, strict=True):
-        watcher.capture(port, grad)
+        ours = grad is not None and port not in hooked and _alone(grad, taken)
+        watcher.capture(port, grad, ours=ours)
+
+
+def _alone(grad: Tensor, taken: set[int]) -> bool:
+    """Whether ``grad`` has memory of its own, all of it its entries; marks it as taken.
+
+    Two leaves may be handed the same memory (both sides of an addition), or that of a cotangent.
+    """
+    if grad.layout is not torch.strided or grad.is_mkldnn:
+        return False
+    storage = grad.untyped_storage()
+    shared = storage.data_ptr() in taken
+    taken.add(storage.data_ptr())
+    return not shared and storage.nbytes() == grad.numel() * grad.element_size()
 
 
 def _accumulate(job: Job, watcher: Watcher) -> None:

@@ -21,9 +21,10 @@ from ..draw import (
     Table,
 )
 from ..draw.numbers import count, number, percent, shape
-from .events import Cotangent, PassData, PassNode, Stats, UserCall
+from .events import Cotangent, PassData, PassNode, UserCall
 from .formulas import formulas_of
 from .order import Visit, reading_order
+from .stats import Stats
 
 _COLUMNS = ("node", "cotangent", "norm", "from")
 _DRAWN_ENTRIES = 250_000

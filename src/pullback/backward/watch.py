@@ -213,16 +213,20 @@ class Watcher:
                 return cotangent
         for other, cotangent in known:
             if other is not None and cotangent is not None and same_entries(other, value):
-                return cotangent_of(value, self._keep, cotangent.stats)
+                return cotangent_of(value, self._keep, cotangent.measured)
         return cotangent_of(value, self._keep)
 
     def _deposit(self, port: Port, value: Tensor | None) -> None:
         if value is not None:
             self.deposits[port] = owned(value)
 
-    def capture(self, port: Port, value: Tensor | None) -> None:
-        """Take what the engine hands back at the end of a look, where a deposit would have been."""
-        self._deposit(port, value)
+    def capture(self, port: Port, value: Tensor | None, *, ours: bool = False) -> None:
+        """Take what the engine hands back at the end of a look, where a deposit would have been.
+
+        ``ours``: nobody else holds the memory of ``value``, so it need not be copied.
+        """
+        if value is not None:
+            self.deposits[port] = value.detach() if ours else owned(value)
         if port.node not in {event.node for event in self.fired}:
             received: list[Tensor | None] = [None] * len(_torch.slots(port.node))
             received[port.slot] = value

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ..backward import views
 from ..backward.explain import Explanation
-from ..draw import Block, Grid, Heading, Page, Sentence, to_html, to_text
+from ..draw import Block, Grid, Heading, Page, Sentence, to_text
+from ..draw.html import to_html
 from .network import Trained, trained_network
 from .tutorial import Exercise, FirstSteps, exercise, first_steps
 

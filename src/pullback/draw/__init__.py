@@ -1,33 +1,34 @@
-"""Pages of sentences, tables, heatmaps and diagrams, and the media they are lowered to."""
+"""Pages of sentences, tables, heatmaps and diagrams, and the media they are lowered to.
 
-from pullback.draw.figures import bars_figure as bars_figure
-from pullback.draw.figures import heatmaps_figure as heatmaps_figure
-from pullback.draw.html import to_html as to_html
-from pullback.draw.layout import Layout as Layout
-from pullback.draw.layout import PlacedArrow as PlacedArrow
-from pullback.draw.layout import PlacedBox as PlacedBox
-from pullback.draw.layout import place as place
-from pullback.draw.matrix import as_matrix as as_matrix
-from pullback.draw.numbers import count as count
-from pullback.draw.numbers import number as number
-from pullback.draw.numbers import percent as percent
-from pullback.draw.numbers import shape as shape
-from pullback.draw.page import Arrow as Arrow
-from pullback.draw.page import Block as Block
-from pullback.draw.page import Box as Box
-from pullback.draw.page import Code as Code
-from pullback.draw.page import Diagram as Diagram
-from pullback.draw.page import Grid as Grid
-from pullback.draw.page import Heading as Heading
-from pullback.draw.page import Heatmap as Heatmap
-from pullback.draw.page import Outline as Outline
-from pullback.draw.page import OutlineRow as OutlineRow
-from pullback.draw.page import Page as Page
-from pullback.draw.page import Sentence as Sentence
-from pullback.draw.page import Table as Table
-from pullback.draw.svg import diagram_svg as diagram_svg
-from pullback.draw.svg import heatmap_svg as heatmap_svg
-from pullback.draw.text import to_text as to_text
+``draw.html`` and ``draw.figures`` are imported where a page or a figure is asked for: they bring
+jinja2 and matplotlib with them.
+"""
+
+from .layout import Layout as Layout
+from .layout import PlacedArrow as PlacedArrow
+from .layout import PlacedBox as PlacedBox
+from .layout import place as place
+from .matrix import as_matrix as as_matrix
+from .numbers import count as count
+from .numbers import number as number
+from .numbers import percent as percent
+from .numbers import shape as shape
+from .page import Arrow as Arrow
+from .page import Block as Block
+from .page import Box as Box
+from .page import Code as Code
+from .page import Diagram as Diagram
+from .page import Grid as Grid
+from .page import Heading as Heading
+from .page import Heatmap as Heatmap
+from .page import Outline as Outline
+from .page import OutlineRow as OutlineRow
+from .page import Page as Page
+from .page import Sentence as Sentence
+from .page import Table as Table
+from .svg import diagram_svg as diagram_svg
+from .svg import heatmap_svg as heatmap_svg
+from .text import to_text as to_text
 
 __all__ = [
     "Arrow",
@@ -47,15 +48,12 @@ __all__ = [
     "Sentence",
     "Table",
     "as_matrix",
-    "bars_figure",
     "count",
     "diagram_svg",
     "heatmap_svg",
-    "heatmaps_figure",
     "number",
     "percent",
     "place",
     "shape",
-    "to_html",
     "to_text",
 ]

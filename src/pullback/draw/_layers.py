@@ -1,6 +1,6 @@
 """Which layer of a diagram each box belongs to, and which boxes hang together."""
 
-from pullback.draw.page import Diagram
+from .page import Diagram
 
 
 def edges_by_index(diagram: Diagram) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from markupsafe import Markup, escape
 
-from pullback.draw._printable import printable
+from ._printable import printable
 
 
 def tag(name: str, *children: Markup | str, **attributes: str | float) -> Markup:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
-from pullback.draw._labels import Crossing, label_rows
-from pullback.draw._ranks import Ranked, centered, ordered
-from pullback.draw._sizes import LABEL_HEIGHT
+from ._labels import Crossing, label_rows
+from ._ranks import Ranked, centered, ordered
+from ._sizes import LABEL_HEIGHT
 
 Point: TypeAlias = tuple[float, float]
 

@@ -2,8 +2,8 @@
 
 from rich.cells import cell_len
 
-from pullback.draw._printable import clipped
-from pullback.draw.page import Arrow, Box
+from ._printable import clipped
+from .page import Arrow, Box
 
 LINE_HEIGHT = 17.0
 PADDING_X = 12.0

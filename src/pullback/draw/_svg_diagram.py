@@ -4,11 +4,11 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from pullback.draw._markup import tag
-from pullback.draw._sizes import LINE_HEIGHT, PADDING_Y, box_lines, label_text, label_width
-from pullback.draw.layout import PlacedArrow, PlacedBox, Point, place
-from pullback.draw.page import BoxKind, Diagram
-from pullback.draw.palette import BLUE, ORANGE
+from ._markup import tag
+from ._sizes import LINE_HEIGHT, PADDING_Y, box_lines, label_text, label_width
+from .layout import PlacedArrow, PlacedBox, Point, place
+from .page import BoxKind, Diagram
+from .palette import BLUE, ORANGE
 
 _MONO = "ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace"
 _INK: dict[BoxKind, str] = {

@@ -7,11 +7,11 @@ import numpy as np
 from markupsafe import Markup
 from rich.cells import cell_len
 
-from pullback.draw._markup import tag
-from pullback.draw.matrix import FloatMatrix, describe, finite_limit, shrink
-from pullback.draw.numbers import number
-from pullback.draw.page import Heatmap
-from pullback.draw.palette import WHITE_TEXT_FROM, hue, strength
+from ._markup import tag
+from .matrix import FloatMatrix, describe, finite_limit, shrink
+from .numbers import number
+from .page import Heatmap
+from .palette import WHITE_TEXT_FROM, hue, strength
 
 _FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 _LEGIBLE = 12

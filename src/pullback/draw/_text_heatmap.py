@@ -4,10 +4,10 @@ from itertools import zip_longest
 
 import numpy as np
 
-from pullback.draw._printable import printable
-from pullback.draw.matrix import FloatMatrix, describe, finite_limit, shrink
-from pullback.draw.numbers import number
-from pullback.draw.page import Grid, Heatmap
+from ._printable import printable
+from .matrix import FloatMatrix, describe, finite_limit, shrink
+from .numbers import number
+from .page import Grid, Heatmap
 
 LEGIBLE = 12
 _SHADES = "░▒▓█"

@@ -4,10 +4,10 @@ import textwrap
 
 from rich.cells import cell_len
 
-from pullback.draw._guides import MAX_GUIDES, Guide, guides
-from pullback.draw._printable import printable
-from pullback.draw.numbers import looks_numeric
-from pullback.draw.page import Outline, OutlineRow
+from ._guides import MAX_GUIDES, Guide, guides
+from ._printable import printable
+from .numbers import looks_numeric
+from .page import Outline, OutlineRow
 
 _GAP = "  "
 _PIECES: dict[Guide, str] = {"rail": "│  ", "gap": "   ", "tee": "├─ ", "elbow": "└─ "}

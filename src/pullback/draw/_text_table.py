@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pullback.draw._printable import printable
-from pullback.draw.numbers import looks_numeric
-from pullback.draw.page import Table
+from ._printable import printable
+from .numbers import looks_numeric
+from .page import Table
 
 _MIN_PROSE = 16
 _COLUMN_GAP = 2

@@ -12,11 +12,11 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
 
-from pullback.draw._printable import printable
-from pullback.draw.matrix import FloatMatrix, Shrunk, describe, finite_limit, shrink
-from pullback.draw.numbers import number
-from pullback.draw.page import Heatmap
-from pullback.draw.palette import BLUE, ORANGE, WHITE_TEXT_FROM, strength
+from ._printable import printable
+from .matrix import FloatMatrix, Shrunk, describe, finite_limit, shrink
+from .numbers import number
+from .page import Heatmap
+from .palette import BLUE, ORANGE, WHITE_TEXT_FROM, strength
 
 _PER_ROW = 4
 _BARS_PER_ROW = 3

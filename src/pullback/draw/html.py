@@ -9,11 +9,11 @@ from typing import Any, assert_never
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from pullback.draw._guides import MAX_GUIDES, guides
-from pullback.draw._printable import printable, printable_lines
-from pullback.draw.matrix import finite_limit
-from pullback.draw.numbers import looks_numeric
-from pullback.draw.page import (
+from ._guides import MAX_GUIDES, guides
+from ._printable import printable, printable_lines
+from .matrix import finite_limit
+from .numbers import looks_numeric
+from .page import (
     Block,
     Code,
     Diagram,
@@ -25,7 +25,7 @@ from pullback.draw.page import (
     Sentence,
     Table,
 )
-from pullback.draw.svg import diagram_svg, heatmap_svg
+from .svg import diagram_svg, heatmap_svg
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pullback.draw._layers import edges_by_index, layers, pieces
-from pullback.draw._piece import Piece, PlacedPiece, place_piece
-from pullback.draw._sizes import box_size, label_width
-from pullback.draw.page import Arrow, Box, Diagram
+from ._layers import edges_by_index, layers, pieces
+from ._piece import Piece, PlacedPiece, place_piece
+from ._sizes import box_size, label_width
+from .page import Arrow, Box, Diagram
 
 Point: TypeAlias = tuple[float, float]
 

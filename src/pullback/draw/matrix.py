@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pullback.draw.numbers import number
+from .numbers import number
 
 FloatMatrix: TypeAlias = npt.NDArray[np.float64]
 

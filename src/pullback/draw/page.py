@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pullback.draw.matrix import as_matrix
+from .matrix import as_matrix
 
 BoxKind: TypeAlias = Literal["output", "node", "leaf", "note"]
 

@@ -8,11 +8,11 @@ from typing import assert_never
 from rich.cells import cell_len
 from rich.text import Text
 
-from pullback.draw._printable import printable, printable_lines
-from pullback.draw._text_heatmap import grid_lines, heatmap_lines
-from pullback.draw._text_outline import outline_lines
-from pullback.draw._text_table import plain_console, table_lines
-from pullback.draw.page import (
+from ._printable import printable, printable_lines
+from ._text_heatmap import grid_lines, heatmap_lines
+from ._text_outline import outline_lines
+from ._text_table import plain_console, table_lines
+from .page import (
     Block,
     Code,
     Diagram,

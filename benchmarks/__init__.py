@@ -1,0 +1,1 @@
+"""Timings of pullback beside torch and other programs: ``python -m benchmarks [name ...]``."""

@@ -1,0 +1,104 @@
+"""Timing of several candidates side by side, and the table that shows it.
+
+The candidates take turns in one process, so that a slow spell of the machine falls on all of them;
+what is compared is the median over rounds.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per call over the rounds of one candidate: median, and lower and upper quartile."""
+
+    name: str
+    median: float
+    lower: float
+    upper: float
+    rounds: int
+    calls: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One problem: every candidate in the order of the table's columns, or why there is none."""
+
+    problem: str
+    timings: tuple[Timing | str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of timings. Ratios are taken against the first column: below 1 it is slower."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+
+Candidate = Callable[[], object]
+
+
+def compare(problem: str, candidates: Mapping[str, Candidate], *, quick: bool = False) -> Row:
+    """Time ``candidates`` in interleaved rounds. One that raises is shown with its reason."""
+    seconds = 0.05 if quick else 0.25
+    rounds = 5 if quick else 15
+    calls: dict[str, int] = {}
+    refused: dict[str, str] = {}
+    for name, candidate in candidates.items():
+        try:
+            calls[name] = _calls_in(candidate, seconds / rounds)
+        except Exception as error:  # another program may refuse a problem in any way
+            refused[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, count in calls.items():
+                samples[name].append(_seconds_per_call(candidates[name], count))
+    finally:
+        gc.enable()
+    return Row(
+        problem,
+        tuple(
+            refused[name] if name in refused else _timing(name, samples[name], calls[name])
+            for name in candidates
+        ),
+    )
+
+
+def _calls_in(candidate: Candidate, seconds: float) -> int:
+    """How many calls fill ``seconds``; the trial calls are the warm-up."""
+    for _ in range(3):
+        candidate()
+    once = min(_seconds_per_call(candidate, 1) for _ in range(3))
+    return max(1, int(seconds / max(once, 1e-9)))
+
+
+def _seconds_per_call(candidate: Candidate, calls: int) -> float:
+    _synchronize()
+    start = time.perf_counter()
+    for _ in range(calls):
+        candidate()
+    _synchronize()
+    return (time.perf_counter() - start) / calls
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def _timing(name: str, samples: list[float], calls: int) -> Timing:
+    lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
+    return Timing(name, median, lower, upper, len(samples), calls)
