@@ -65,7 +65,7 @@ def environment() -> str:
     device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (
         f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, "
-        f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads{device}"
+        f"{os.cpu_count()} CPUs, threads of torch: {torch.get_num_threads()}{device}"
     )
 
 

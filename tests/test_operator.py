@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import pullback as pb
-from pullback import _torch
+from pullback import _engines, _torch
 
 _torch.load_forward_mode()
 
@@ -228,10 +228,8 @@ def test_notes_tell_why_a_batch_was_looped() -> None:
     J = pb.JacobianOperator(ReadsItsCotangent.apply, rand(3))
     assert J.notes == ()
     assert_close(J.to_dense(), 2 * torch.eye(3).double())
-    assert [note.partition(": ")[0] for note in J.notes] == [
-        "batched grads was left",
-        "vmap was left",
-    ]
+    left = [f"{name} was left" for name in _engines.ORDER[:-1]]
+    assert [note.partition(": ")[0] for note in J.notes] == left
 
 
 def test_repr() -> None:

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from torch.utils import _pytree as pytree
 
 import pullback as pb
-from pullback import _torch
+from pullback import _engines, _torch
 
 _torch.load_forward_mode()
 
@@ -265,6 +265,14 @@ def test_requires_grad_is_that_of_torch_func(
         same(pb.jvp(model, (x,), (v,)), torch.func.jvp(model, (x,), (v,)))
 
 
+def test_a_product_that_no_outside_tensor_enters_has_no_graph() -> None:
+    x, bias = rand(3), rand(3, seed=1).requires_grad_()
+    _, pull = pb.vjp(lambda x: x.sin() + bias, x)
+    _, torch_pull = torch.func.vjp(lambda x: x.sin() + bias, x)
+    same(pull(x), torch_pull(x))
+    same(pull.batched(torch.diag(x)), torch.func.vmap(torch_pull)(torch.diag(x)))
+
+
 def test_create_graph_false_cuts_and_true_keeps() -> None:
     x = rand(3).requires_grad_()
     _, pull = pb.vjp(torch.sin, x)
@@ -345,6 +353,37 @@ def test_a_pull_made_outside_a_transform_is_differentiable_inside() -> None:
     assert_close(*values)
 
 
+NESTED: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {
+    "vmap in grad": lambda pull, v, t: torch.func.grad(
+        lambda w: (torch.func.vmap(pull)(torch.stack([w, 2 * w]))[0] * t).sum()
+    )(v),
+    "vmap of products in grad": lambda pull, v, t: torch.func.grad(
+        lambda w: torch.func.vmap(lambda s: pull(w * s)[0] @ t)(t).sum()
+    )(v),
+    "jvp in grad": lambda pull, v, t: torch.func.grad(
+        lambda w: torch.func.jvp(lambda s: pull(w * s)[0], (t,), (t,))[1] @ t
+    )(v),
+    "grad in jvp": lambda pull, v, t: torch.func.jvp(
+        lambda w: torch.func.grad(lambda s: pull(w * s)[0] @ t)(t), (v,), (t,)
+    ),
+    "grad in grad": lambda pull, v, t: torch.func.grad(
+        lambda w: torch.func.grad(lambda s: pull(w * s)[0] @ (t * s))(t).sum()
+    )(v),
+    "grad in vmap in grad": lambda pull, v, t: torch.func.grad(
+        lambda w: torch.func.vmap(torch.func.grad(lambda s: pull(w * s)[0] @ (t * s)))(
+            torch.stack([t, v])
+        ).sum()
+    )(v),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_a_pull_made_outside_nested_transforms_is_never_cut(name: str) -> None:
+    x, v, t = rand(4), rand(4, seed=1), rand(4, seed=2)
+    found = [NESTED[name](vjp(sines, x)[1], v, t) for vjp in (pb.vjp, torch.func.vjp)]
+    assert_close(*found)
+
+
 def test_forward_mode_through_pull_and_vjp() -> None:
     from torch.autograd import forward_ad
 
@@ -367,6 +406,15 @@ def test_inference_mode() -> None:
         assert_close(pull.batched(torch.diag(x)), (torch.diag(x * x.cos()),))
         assert_close(pb.jvp(torch.sin, (x,), (x,)), (x.sin(), x * x.cos()))
     assert_close(out, x.sin())
+
+
+def test_compiled_in_one_graph() -> None:
+    def both(x: Tensor, v: Tensor) -> Any:
+        return pb.vjp(sines, x)[1](v), pb.jvp(sines, (x,), (v,))
+
+    x, v = rand(4), rand(4, seed=1)
+    compiled = torch.compile(both, backend="eager", fullgraph=True)
+    assert_close(compiled(x, v), both(x, v))
 
 
 # In-place changes, made by func and made later.
@@ -515,7 +563,11 @@ def test_a_jvp_that_only_forward_mode_can_do_is_handed_to_it() -> None:
 
 def test_a_double_backward_that_is_not_finite_where_the_backward_is_gives_way() -> None:
     x = torch.zeros(3, dtype=torch.float64)
-    same(pb.jvp(torch.linalg.vector_norm, (x,), (x + 1,)), (x.sum(), x.sum()))
+
+    def cubic_norm(x: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(x, ord=3)
+
+    same(pb.jvp(cubic_norm, (x,), (x + 1,)), (x.sum(), x.sum()))
     assert pb.jvp(torch.sqrt, (x,), (x + 1,))[1].isinf().all()
 
 
@@ -534,7 +586,7 @@ def test_a_batch_says_which_engine_ran() -> None:
     assert (pull.engine, pull.notes) == (None, ())
     (rows,) = pull.batched(pb.cotangents.basis(x))
     assert_close(rows, torch.diag(x.cos()))
-    assert (pull.engine, pull.notes) == ("batched grads", ())
+    assert (pull.engine, pull.notes) == (_engines.ORDER[0], ())
 
 
 def test_a_batch_has_the_structure_of_the_primals() -> None:

@@ -21,6 +21,7 @@ Source = Tensor | GradientEdge
 Gradients = tuple[Tensor | None, ...]
 
 BYTES_AT_ONCE = 256 * 2**20
+ORDER = ("batched grads", "vmap", "loop")
 
 
 def gradients(
@@ -109,12 +110,12 @@ def climb_down(
     at_once: Callable[[Sequence[Tensor]], Gradients] | None = None,
 ) -> Batch:
     """Run ``product`` over a batch with the first engine that torch lets through."""
-    rungs: list[tuple[str, Callable[[Sequence[Tensor]], Gradients]]] = [
-        ("vmap", lambda chunk: _vmapped(product, chunk)),
-        ("loop", lambda chunk: _looped(product, chunk, like)),
-    ]
-    if at_once is not None:
-        rungs.insert(0, ("batched grads", at_once))
+    engines = {
+        "batched grads": at_once,
+        "vmap": lambda chunk: _vmapped(product, chunk),
+        "loop": lambda chunk: _looped(product, chunk, like),
+    }
+    rungs = [(name, engine) for name in ORDER if (engine := engines[name]) is not None]
     size = batch[0].shape[0]
     if size == 0:
         return Batch(tuple(t.new_zeros((0, *t.shape)) for t in like), rungs[0][0], ())

@@ -357,7 +357,8 @@ def forward_mode(
     func: Callable[..., Any], primals: tuple[Any, ...], tangents: Tree, **options: bool
 ) -> tuple[Any, ...]:
     """``torch.func.jvp``, also where warnings are errors."""
-    _torch.load_forward_mode()
+    if not torch.compiler.is_compiling():
+        _torch.load_forward_mode()
     found: tuple[Any, ...] = torch.func.jvp(func, primals, tangents, **options)
     return found
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 from .. import _torch
+from .depth import latch_all
 
 
 class Port(NamedTuple):
@@ -59,4 +60,5 @@ def walk(outputs: Sequence[Tensor]) -> Graph:
         )
         children[node] = ports
         stack.extend(p.node for p in reversed(ports) if p is not None and p.node not in children)
+    latch_all(children)
     return Graph(roots, children)

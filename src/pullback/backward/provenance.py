@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import linecache
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -23,10 +23,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import _torch
-from .._trees import flatten
+from .depth import latch
 from .events import UserCall
 
 _NOTE = "pullback.call"
+_LEVEL = "pullback.level"
 _parameter_names: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
@@ -110,16 +111,39 @@ class _CallMode(TorchFunctionMode):
 
 def _note_nodes(first: int, call: UserCall, values: Any) -> None:
     """Mark the nodes numbered ``first`` or later that are reachable from ``values``."""
-    tensors = [leaf for leaf in flatten(values)[0] if isinstance(leaf, Tensor)]
-    stack = [tensor.grad_fn for tensor in tensors if not _torch.is_transform_tensor(tensor)]
+    stack = [t.grad_fn for t in _tensors_in(values) if not _torch.is_transform_tensor(t)]
+    made: list[Node] = []
     while stack:
         node = stack.pop()
-        if node is None or _torch.sequence_number(node) < first or _NOTE in _torch.notes_of(node):
+        if node is None or _torch.sequence_number(node) < first or _torch.leaf_of(node) is not None:
             continue
-        if _torch.leaf_of(node) is not None:
-            continue
-        _torch.notes_of(node)[_NOTE] = call
-        stack.extend(child for child, _ in node.next_functions)
+        notes = _torch.notes_of(node)
+        if _NOTE not in notes:
+            notes[_NOTE] = call
+            made.append(node)
+            stack.extend(child for child, _ in node.next_functions)
+    for node in sorted(made, key=_torch.sequence_number):  # a node is younger than those below it
+        _note_level(node)
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in what a torch call takes or returns: a few levels of tuples and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors_in(item)
+
+
+def _note_level(node: Node) -> None:
+    below = [(child, _level(child)) for child, _ in node.next_functions if child is not None]
+    level = 1 + max((height for _, height in below), default=0)
+    _torch.notes_of(node)[_LEVEL] = level
+    latch(node, level, below)
+
+
+def _level(node: Node) -> int:
+    return int(_torch.notes_of(node).get(_LEVEL, 0))
 
 
 def _user_call(func: Callable[..., Any]) -> UserCall:

@@ -1,0 +1,88 @@
+"""Facts of torch that pullback rests on, each tried on the installed version."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pullback import _torch
+
+
+@pytest.mark.parametrize("capability", _torch.capabilities(), ids=lambda c: c.name)
+def test_every_capability_holds(capability: _torch.Capability) -> None:
+    assert capability.holds, capability.detail
+
+
+def test_autograd_grad_fills_the_grad_of_retaining_tensors() -> None:
+    """Why a look saves and restores them."""
+    x = torch.ones(2, requires_grad=True)
+    h = x.exp()
+    h.retain_grad()
+    torch.autograd.grad(h.sum(), x, retain_graph=True)
+    assert h.grad is not None
+
+
+def test_autograd_grad_runs_tensor_hooks_but_not_those_of_the_accumulator() -> None:
+    seen: list[str] = []
+    x = torch.ones(2, requires_grad=True)
+    x.register_hook(lambda grad: seen.append("tensor"))
+    x.register_post_accumulate_grad_hook(lambda t: seen.append("post"))
+    y = x.exp().sum()
+    torch.autograd.grad(y, x)
+    assert seen == ["tensor"]
+
+
+def test_a_contribution_is_handed_on_as_the_same_tensor() -> None:
+    """Why a contribution is measured once."""
+    sent, received = [], []
+    y = torch.ones(2, requires_grad=True).sin()
+    z = y.exp()
+    assert z.grad_fn is not None
+    assert y.grad_fn is not None
+    z.grad_fn.register_hook(lambda gi, go: sent.append(gi[0]))
+    y.grad_fn.register_hook(lambda gi, go: received.append(go[0]))
+    z.sum().backward()
+    assert sent[0] is received[0]
+
+
+def test_the_engine_adds_contributions_in_the_order_of_arrival() -> None:
+    """(a + b) + c is not a + (b + c); conservation to the last bit needs the engine's order."""
+    x = torch.ones(1, requires_grad=True)
+    h = x * 1
+    order: list[float] = []
+    parts = [h * 1e8, h * -1e8, h * 1.0]
+    for part in parts:
+        assert part.grad_fn is not None
+        part.grad_fn.register_hook(lambda gi, go: order.append(float(gi[0])))
+    sum(parts[1:], parts[0]).backward()
+    total = torch.zeros(1)
+    for value in order:
+        total = total + value
+    assert x.grad is not None
+    assert torch.equal(x.grad, total)
+
+
+def test_a_gradient_with_one_owner_is_stolen_not_copied() -> None:
+    """Why deposits are copied before the accumulator runs."""
+    x = torch.ones(2, requires_grad=True)
+    passed = []
+    (x * 2).backward(torch.ones(2))
+    x.grad = None
+    y = x * 2
+    assert y.grad_fn is not None
+    y.grad_fn.register_hook(lambda gi, go: passed.append(gi[0].data_ptr()))
+    y.backward(torch.ones(2))
+    assert x.grad is not None
+    assert x.grad.data_ptr() == passed[0]
+
+
+def test_create_graph_false_inside_a_transform_loses_the_derivative() -> None:
+    """Why a pull asks for a graph there: the result is a silent zero."""
+    x = torch.ones(2, requires_grad=True)
+    y = x.exp()
+
+    def square(v: torch.Tensor) -> torch.Tensor:
+        (g,) = torch.autograd.grad(y, x, v, retain_graph=True)
+        return (g**2).sum()
+
+    assert torch.equal(torch.func.grad(square)(torch.ones(2)), torch.zeros(2))

@@ -1,0 +1,169 @@
+"""The house: who may import whom, who may call autograd, who may read torch's private parts."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pullback
+
+ROOT = Path(pullback.__file__).parent
+
+# From the foundations up; a module imports only from layers above its own in this list, or from
+# its own layer where that is a package.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("_errors", "_trees"),
+    ("_torch",),
+    ("_checks", "draw"),
+    ("_names", "_engines", "cotangents"),
+    ("_linear",),
+    ("_products",),
+    ("_operator",),
+    ("backward",),
+    ("_sensitivity",),
+    ("demo", "doctor"),
+    ("cli",),
+)
+# Within backward/, in the order of the flow.
+BACKWARD: tuple[str, ...] = (
+    "stats",
+    "events",
+    "codec",
+    "order",
+    "formulas",
+    "measure",
+    "regions",
+    "meanings",
+    "depth",
+    "graph",
+    "provenance",
+    "views",
+    "record",
+    "targets",
+    "watch",
+    "offers",
+    "recorder",
+    "reach",
+    "explain",
+)
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module of pullback that ``path`` imports, function-level imports included."""
+    package = list(path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            inner = base + (node.module.split(".") if node.module else [])
+            for alias in node.names:
+                candidate = [*inner, alias.name]
+                found = candidate if is_module(candidate) else inner
+                if found:
+                    yield ".".join(found)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pullback"):
+            yield node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith("pullback"))
+
+
+def is_module(parts: list[str]) -> bool:
+    target = ROOT.joinpath(*parts)
+    return target.with_suffix(".py").exists() or (target / "__init__.py").exists()
+
+
+def layer(module: str) -> int:
+    head = module.split(".")[0]
+    return next(k for k, names in enumerate(LAYERS) if head in names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_go_one_way(path: Path) -> None:
+    module = name_of(path)
+    if module == "__init__":
+        return
+    for target in imports(path):
+        if target == "pullback" and module.startswith("demo."):
+            continue  # the demo is a user's program: it imports the public names
+        head, own = target.split(".")[0], module.split(".")[0]
+        if head == own and "." in module:
+            continue
+        assert layer(target) < layer(module), f"{module} imports {target}"
+
+
+def test_the_layers_name_every_module_once() -> None:
+    named = [name for names in LAYERS for name in names]
+    found = {name_of(path).split(".")[0] for path in modules()} - {"__init__"}
+    assert sorted(named) == sorted(found)
+
+
+def test_backward_follows_its_flow() -> None:
+    files = {path.stem for path in (ROOT / "backward").glob("*.py")} - {"__init__"}
+    assert files == set(BACKWARD)
+    for path in (ROOT / "backward").glob("*.py"):
+        for target in imports(path):
+            if target.startswith("backward."):
+                inner = target.split(".")[1]
+                assert BACKWARD.index(inner) < BACKWARD.index(path.stem), f"{path.stem}: {inner}"
+
+
+def test_drawing_knows_neither_torch_nor_records() -> None:
+    for path in (ROOT / "draw").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = [
+            n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and not n.level
+        ]
+        names += [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+        assert not any(name.split(".")[0] == "torch" for name in names), path.name
+        assert all(target.startswith("draw") for target in imports(path)), path.name
+
+
+def attributes(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            yield ast.unparse(node)
+
+
+MAY_DIFFERENTIATE = {
+    "_engines",
+    "_linear",
+    "_products",
+    "backward.recorder",
+    "backward.offers",
+    "_torch",  # its probes
+}
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_few_modules_call_autograd(path: Path) -> None:
+    if name_of(path) in MAY_DIFFERENTIATE or name_of(path).startswith("demo."):
+        return
+    calls = {a for a in attributes(path) if a in ("torch.autograd.grad", "torch.autograd.backward")}
+    calls |= {a for a in attributes(path) if a.startswith("torch.func.")}
+    assert calls == set()
+
+
+PRIVATE = ("torch._C", "torch._functorch", "torch.autograd._", "._sequence_nr", "._input_metadata")
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_private_parts_of_torch_are_read_in_one_place(path: Path) -> None:
+    if name_of(path) == "_torch":
+        return
+    text = path.read_text()
+    assert [name for name in PRIVATE if name in text] == []
+
+
+def test_files_are_of_a_size_to_be_read() -> None:
+    long = {name_of(p): n for p in modules() if (n := p.read_text().count("\n")) > 400}
+    assert long == {}
