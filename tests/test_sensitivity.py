@@ -41,7 +41,7 @@ def test_the_exercise() -> None:
     assert s.totals["last row"] == 300
     assert s.row_sum_range == (300.0, 363.0)
     assert s.top("as asked", 2) == [(0, (0, 0), 363.0), (0, (1, 0), 300.0)]
-    assert s.engine == "batched grads"
+    assert s.engine == "vmap"
     assert s.way == "J 1 by double VJP"
     assert inp.grad is None
 

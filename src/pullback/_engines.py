@@ -21,7 +21,7 @@ Source = Tensor | GradientEdge
 Gradients = tuple[Tensor | None, ...]
 
 BYTES_AT_ONCE = 256 * 2**20
-ORDER = ("batched grads", "vmap", "loop")
+ORDER = ("vmap", "batched grads", "loop")
 
 
 def gradients(

@@ -59,12 +59,12 @@ class _Matrix:
     def matvec(self, t: Tensor) -> Tensor:
         """``J t``: shape (n,) to shape (m,)."""
         self._check("t", t, ("(n,)",))
-        return self._flat(self._down.one(_cut(t, self._columns)))
+        return self._flat(self._down.one(from_vector(t, self._columns)))
 
     def rmatvec(self, v: Tensor) -> Tensor:
         """``J' v``: shape (m,) to shape (n,)."""
         self._check("v", v, ("(m,)",))
-        return self._flat(self._up.one(_cut(v, self._rows)))
+        return self._flat(self._up.one(from_vector(v, self._rows)))
 
     def __matmul__(self, t: Tensor) -> Tensor:
         """``J t`` for t of shape (n,), or column by column for shape (n, k)."""
@@ -298,7 +298,3 @@ def _leaves(tree: Any) -> list[Any]:
     leaves: list[Any] = []
     map_leaves(leaves.append, tree)
     return leaves
-
-
-def _cut(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    return [piece[0] for piece in from_vector(vector.unsqueeze(0), like)]

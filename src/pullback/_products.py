@@ -123,7 +123,7 @@ class VJP:
         (tensor([[2., 0.],
                 [0., 4.]]),)
         >>> pull.engine
-        'batched grads'
+        'vmap'
         """
         _checks.chunk_size("pull.batched", chunk_size)
         checked = _checks.batched_cotangents_for("pull.batched", self._leaves(), cotangents)

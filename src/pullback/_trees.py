@@ -62,5 +62,5 @@ def from_vector(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     lead = vector.shape[:-1]
     pieces = vector.split([t.numel() for t in like], dim=-1)
     return [
-        piece.reshape(*lead, *t.shape).to(t.dtype) for piece, t in zip(pieces, like, strict=True)
+        piece.reshape((*lead, *t.shape)).to(t.dtype) for piece, t in zip(pieces, like, strict=True)
     ]

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from . import _torch, draw
-from ._engines import batched_gradients
+from ._engines import ORDER, batched_gradients
 
 _PACKAGES = ("pullback", "torch", "numpy", "scipy", "rich", "matplotlib", "typer", "jinja2")
 
@@ -59,8 +59,8 @@ def _batching() -> _torch.Capability:
     x = torch.ones(3, requires_grad=True)
     batch = batched_gradients([x.sin()], [x], [torch.eye(3)])
     return _torch.Capability(
-        "batched backward (is_grads_batched)",
-        batch.engine == "batched grads",
+        f"batched backward ({ORDER[0]})",
+        batch.engine == ORDER[0],
         "; ".join(batch.reasons),
         "batches of products run one by one",
     )

@@ -179,7 +179,7 @@ def test_where_rows_land_is_checked_against_the_jacobian() -> None:
     node = next(node for node, _ in walk([out]).leaves())
     (reach,), engine = reach_of_rows(out, [x], [Port(node, 0)])
     dense = torch.func.jacrev(func)(x.detach()) != 0
-    assert engine == "batched grads"
+    assert engine == "vmap"
     assert reach.regions == tuple(region_of(row.numpy()) for row in dense)
 
 

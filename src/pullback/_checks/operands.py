@@ -1,0 +1,70 @@
+"""What an operator is multiplied with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import ArgumentError, UnsupportedError
+from .leaves import Leaves
+from .words import article, dtype_text, shape_text
+
+
+def real(caller: str, tensors: Leaves, what: str) -> None:
+    """Refuse complex tensors where a real matrix is promised."""
+    for name, tensor in zip(tensors.names, tensors.tensors, strict=True):
+        if tensor.is_complex():
+            raise UnsupportedError(
+                f"{caller}: `{name}`, an {what} of `func`, has dtype {dtype_text(tensor.dtype)}, "
+                f"and the matrix is real. Write func with pairs of reals: "
+                f"torch.view_as_complex on the way in, torch.view_as_real on the way out."
+            )
+
+
+def operand(
+    caller: str,
+    name: str,
+    value: object,
+    matrix: tuple[tuple[int, int], torch.dtype, torch.device],
+    size: int,
+    shapes: Sequence[str],
+) -> None:
+    """A vector, or a matrix of vectors, that is multiplied with an operator."""
+    shape, dtype, device = matrix
+    if not isinstance(value, Tensor):
+        raise ArgumentError(
+            f"{caller}: `{name}` is {article(value)}, not a tensor. Pass a tensor, or use "
+            f".to_scipy() for numpy arrays."
+        )
+    wanted = " or ".join(shapes)
+    axis = -1 if name == "v" else 0
+    if value.ndim not in range(1, len(shapes) + 1) or value.shape[axis] != size:
+        raise ArgumentError(
+            f"{caller}: `{name}` has shape {shape_text(value.shape)}, but the matrix has shape "
+            f"{shape_text(shape)}, so `{name}` must have shape {wanted}, with one entry per "
+            f"{'row' if name == 'v' else 'column'}. Flatten pytrees and tensors in C order: "
+            f"torch.cat([t.reshape(-1) for t in ...])."
+        )
+    if value.dtype != dtype:
+        raise ArgumentError(
+            f"{caller}: `{name}` has dtype {dtype_text(value.dtype)}, but the matrix has dtype "
+            f"{dtype_text(dtype)}. Write {name}.to(torch.{dtype_text(dtype)})."
+        )
+    if value.device != device:
+        raise ArgumentError(
+            f"{caller}: `{name}` is on {value.device}, but the matrix is on {device}. Write "
+            f"{name}.to({str(device)!r})."
+        )
+
+
+def numpy_dtype(caller: str, dtype: torch.dtype) -> Any:
+    try:
+        return torch.empty(0, dtype=dtype).numpy().dtype
+    except TypeError:
+        raise UnsupportedError(
+            f"{caller}: the matrix has dtype {dtype_text(dtype)}, which numpy does not have. "
+            f"Build the operator at float32 primals."
+        ) from None
