@@ -29,7 +29,7 @@ def test_the_demo_prints_the_numbers_of_the_tutorial(demo: tuple[str, str]) -> N
     printed = re.sub(r"\s+", " ", demo[0])
     for text in (
         "1 node saved tensors",
-        "Row i of out depends on inp[:, i] and on nothing else of inp, for each of its 5 rows.",
+        "At this point, row i of out depends on inp[:, i] and on nothing else of inp, in each of its 5 rows.",
         "second == 2 * first: True",
         "after zeroing == first: True",
         "inp.grad[:, 0]: [363.0, 300.0, 300.0, 300.0] largest other entry: 0.0",
@@ -37,7 +37,7 @@ def test_the_demo_prints_the_numbers_of_the_tutorial(demo: tuple[str, str]) -> N
         "first row 1 315.75 yes",
         "last row 1 300 yes",
         "Row sums of J lie in [300, 363]",
-        "Row i of out depends on x[i, :] and on nothing else of x, for each of its 8 rows.",
+        "At this point, row i of out depends on x[i, :] and on nothing else of x, in each of its 8 rows.",
     ):
         assert text in printed, text
 

@@ -86,10 +86,12 @@ def batched_gradients(
     *,
     like: Sequence[Tensor] | None = None,
     create_graph: bool = False,
+    order: Sequence[str] | None = None,
 ) -> Batch:
     """``B`` products at once: ``batch[k]`` has shape ``(B, *outputs[k].shape)``.
 
-    ``like`` gives the shape and dtype of each input where ``inputs`` holds gradient edges.
+    ``like`` gives the shape and dtype of each input where ``inputs`` holds gradient edges;
+    ``order`` are the engines to try, instead of all.
     """
     shapes = [t for t in inputs if isinstance(t, Tensor)] if like is None else list(like)
 
@@ -99,7 +101,7 @@ def batched_gradients(
     def at_once(cotangents: Sequence[Tensor]) -> Gradients:
         return _grad(outputs, inputs, cotangents, create_graph, retain_graph=True, batched=True)
 
-    return climb_down(product, batch, shapes, chunk_size, at_once)
+    return climb_down(product, batch, shapes, chunk_size, at_once, order)
 
 
 def climb_down(
@@ -108,6 +110,7 @@ def climb_down(
     like: Sequence[Tensor],
     chunk_size: int | None = None,
     at_once: Callable[[Sequence[Tensor]], Gradients] | None = None,
+    order: Sequence[str] | None = None,
 ) -> Batch:
     """Run ``product`` over a batch with the first engine that torch lets through."""
     engines = {
@@ -115,7 +118,7 @@ def climb_down(
         "vmap": lambda chunk: _vmapped(product, chunk),
         "loop": lambda chunk: _looped(product, chunk, like),
     }
-    rungs = [(name, engine) for name in ORDER if (engine := engines[name]) is not None]
+    rungs = [(name, engine) for name in order or ORDER if (engine := engines[name])]
     size = batch[0].shape[0]
     if size == 0:
         return Batch(tuple(t.new_zeros((0, *t.shape)) for t in like), rungs[0][0], ())

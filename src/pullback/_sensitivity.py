@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import _checks, _torch, draw
 from ._checks import Leaves
-from ._engines import batched_gradients, gradients
-from ._errors import PullbackError
 from ._names import CallerNames
-from ._trees import Tree, flatten, from_vector, to_vector
+from ._rowsums import Weighing, products_of, rounding_of, row_sums_of, total
+from ._trees import Tree, flatten, to_vector
+from .backward.graph import walk
 from .backward.recorder import output_leaves
-from .backward.targets import named_inputs
+from .backward.targets import find_targets, named_inputs
 from .backward.views import heatmap
 from .draw.numbers import number, percent
 
@@ -54,6 +55,7 @@ class Sensitivity:
     engine: str
     way: str
     notes: tuple[str, ...]
+    rounding: float
 
     @property
     def row_sum_range(self) -> tuple[float, float]:
@@ -76,7 +78,7 @@ class Sensitivity:
     def _place(self, name: str, position: int) -> tuple[Key, tuple[int, ...]]:
         for key, gradient in self.by_input[name].items():
             if position < gradient.numel():
-                index = torch.unravel_index(torch.tensor(position), gradient.shape)
+                index = np.unravel_index(position, tuple(gradient.shape))
                 return key, tuple(int(i) for i in index)
             position -= gradient.numel()
         raise AssertionError("a position outside of all inputs")
@@ -99,21 +101,21 @@ class Sensitivity:
 
     def _totals_table(self) -> draw.Table:
         low, high = self.row_sum_range
-        slack = 1e-5 * max(abs(low), abs(high))
+        slack = 8 * self.rounding * max(abs(low), abs(high))
         rows = []
-        for name, total in self.totals.items():
+        for name, value in self.totals.items():
             weight, positive = self.weights[name]
-            averages = positive and abs(weight - 1) < 1e-5
-            inside = low - slack <= total <= high + slack
+            averages = positive and abs(weight - 1) <= 8 * self.rounding
+            inside = low - slack <= value <= high + slack
             within = ("yes" if inside else "NO") if averages else "not an average"
             top = self.top(name, 1)
             where = ""
             if top:
-                key, index, value = top[0]
+                key, index, entry = top[0]
                 label = key if isinstance(key, str) else f"input {key}"
-                where = f"{label}[{', '.join(map(str, index))}] = {number(value)}"
+                where = f"{label}[{', '.join(map(str, index))}] = {number(entry)}"
             shares = ", ".join(f"{k}: {percent(s)}" for k, s in self.shares[name].items())
-            rows.append((name, number(weight), f"{total:.6g}", within, where, shares))
+            rows.append((name, number(weight), f"{value:.6g}", within, where, shares))
         columns = ("cotangent", "sum of v", "total", "within row sums", "largest entry", "shares")
         return draw.Table("", columns, tuple(rows))
 
@@ -177,27 +179,42 @@ def sensitivity(
     given = _named_cotangents(out, cotangents)
     _checks.real_only(_CALLER, [*out.tensors, *wanted.values()])
     _checks.chunk_size(_CALLER, chunk_size)
-    stacked = [torch.stack([v[k] for v in given.values()]) for k in range(len(out.tensors))]
-    tensors = list(wanted.values())
-    with _torch.untouched():
-        batch = batched_gradients(out.tensors, tensors, stacked, chunk_size)
-        by_input = {
-            name: dict(zip(wanted, (g[k].detach() for g in batch.gradients), strict=True))
-            for k, name in enumerate(given)
-        }
-        totals = {name: _total(found) for name, found in by_input.items()}
-        row_sums, way, doubts = _row_sums(out, tensors, given, totals, chunk_size)
+    graph = walk(out.tensors)
+    unreached = [t.label for t in find_targets(_CALLER, graph, inputs, names).items if not t.port]
+    _checks.some_reached(_CALLER, out.names, unreached, len(wanted))
+    job = Weighing(out, list(wanted.values()), chunk_size)
+    with _torch.untouched(graph.children_of) as watched:
+        if watched.see_each_pass(job.inputs):
+            job = job._replace(order=("loop",))
+        probe = _random_cotangents(out)
+        gradients_of, engine, reasons = products_of(job, [*given.values(), probe])
+        sums, way, doubts = row_sums_of(job, [*given.values(), probe], gradients_of)
+    by_input = {
+        name: dict(zip(wanted, found, strict=True))
+        for name, found in zip(given, gradients_of, strict=False)
+    }
+    left = (f"{label} is not reached from the outputs: its gradients are 0." for label in unreached)
     return Sensitivity(
         grads={name: _laid_out(inputs, found) for name, found in by_input.items()},
-        totals=totals,
-        row_sums=row_sums,
+        totals={name: total(list(found.values())) for name, found in by_input.items()},
+        row_sums=sums,
         cosines=_cosines(by_input),
         shares={name: _shares(found) for name, found in by_input.items()},
         weights={name: _weight(values) for name, values in given.items()},
         by_input=by_input,
-        engine=batch.engine,
+        engine=engine,
         way=way,
-        notes=(*batch.reasons, *doubts),
+        notes=(*left, *reasons, *doubts),
+        rounding=rounding_of([*out.tensors, *wanted.values()]),
+    )
+
+
+def _random_cotangents(out: Leaves) -> tuple[Tensor, ...]:
+    """A weighing of every entry, against which the row sums are checked as well."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    return tuple(
+        (torch.rand(t.shape, generator=generator, device="cpu") + 0.5).to(t.device, t.dtype)
+        for t in out.tensors
     )
 
 
@@ -222,10 +239,6 @@ def _laid_out(inputs: Tree, found: dict[Key, Tensor]) -> Any:
     return tuple(rebuilt) if isinstance(rebuilt, list) else rebuilt
 
 
-def _total(found: dict[Key, Tensor]) -> float:
-    return sum(float(gradient.double().sum()) for gradient in found.values())
-
-
 def _weight(values: tuple[Tensor, ...]) -> tuple[float, bool]:
     """The sum of all weights, and whether none is negative."""
     return (
@@ -248,76 +261,3 @@ def _cosines(by_input: dict[str, dict[Key, Tensor]]) -> dict[str, dict[str, floa
         a: {b: float(left @ right / (left.norm() * right.norm())) for b, right in vectors.items()}
         for a, left in vectors.items()
     }
-
-
-def _row_sums(
-    out: Leaves,
-    inputs: list[Tensor],
-    given: dict[str, tuple[Tensor, ...]],
-    totals: dict[str, float],
-    chunk_size: int | None,
-) -> tuple[Tensor, str, tuple[str, ...]]:
-    """J 1 by double VJP, believed only if v . (J 1) gives every total; else row by row."""
-    reason = ""
-    try:
-        sums = _by_double_vjp(out, inputs)
-        if _agree(sums, given, totals):
-            return sums, "J 1 by double VJP", ()
-        reason = "the backward pass is not differentiated correctly by torch, or not linear in v"
-    except PullbackError:
-        raise
-    except Exception as error:  # a backward that cannot be differentiated refuses in its own way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    sums = _row_by_row(out, inputs, chunk_size)
-    notes = [f"J 1 was computed row by row, since double VJP failed: {reason}"]
-    if not _agree(sums, given, totals):
-        notes.append(
-            "The totals differ from v . (J 1): this backward pass is not linear in its cotangent "
-            "(a hook or a custom backward that clips or normalizes), so gradients for one "
-            "cotangent say nothing about another."
-        )
-    return sums, "J 1 row by row", tuple(notes)
-
-
-def _by_double_vjp(out: Leaves, inputs: list[Tensor]) -> Tensor:
-    with torch.enable_grad():
-        weights = [torch.zeros_like(t, requires_grad=True) for t in out.tensors]
-        found = gradients(out.tensors, inputs, weights, create_graph=True)
-        reached = [g for g in found if g is not None and g.requires_grad]
-        if not reached:
-            return torch.zeros(sum(t.numel() for t in out.tensors), dtype=torch.float64)
-        sums = gradients(reached, weights, [torch.ones_like(g) for g in reached])
-    return to_vector(
-        [
-            (torch.zeros_like(w) if s is None else s).detach().double()
-            for s, w in zip(sums, weights, strict=True)
-        ]
-    )
-
-
-def _row_by_row(out: Leaves, inputs: list[Tensor], chunk_size: int | None) -> Tensor:
-    count = sum(t.numel() for t in out.tensors)
-    step = chunk_size or 64
-    pieces = [torch.zeros(0, dtype=torch.float64)]
-    for start in range(0, count, step):
-        rows = torch.zeros(min(step, count - start), count, dtype=torch.float64)
-        rows[torch.arange(len(rows)), start + torch.arange(len(rows))] = 1
-        batch = [
-            piece.to(t.device, t.dtype)
-            for piece, t in zip(from_vector(rows, out.tensors), out.tensors, strict=True)
-        ]
-        found = batched_gradients(out.tensors, inputs, batch, chunk_size).gradients
-        sums = [g.double().reshape(len(rows), -1).sum(dim=1).cpu() for g in found]
-        pieces.append(torch.stack(sums).sum(dim=0))
-    return torch.cat(pieces)
-
-
-def _agree(sums: Tensor, given: dict[str, tuple[Tensor, ...]], totals: dict[str, float]) -> bool:
-    for name, values in given.items():
-        weights = to_vector([v.double() for v in values]).to(sums.device)
-        expected = float(weights @ sums)
-        scale = float(weights.abs() @ sums.abs()) + abs(totals[name])
-        finite = torch.isfinite(torch.tensor([expected, totals[name]])).all()
-        if bool(finite) and abs(expected - totals[name]) > 1e-3 * scale + 1e-12:
-            return False
-    return True

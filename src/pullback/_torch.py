@@ -12,7 +12,7 @@ import itertools
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -159,22 +159,41 @@ def handle_hooks(handle: RemovableHandle) -> list[Callable[..., Any]]:
     return [] if table is None else list(table.values())
 
 
-def _tensor_types() -> set[type[Any]]:
-    found: set[type[Any]] = {Tensor}
+def graph_task() -> int:
+    """The number of the backward pass that is running in this thread."""
+    return int(torch._C._current_graph_task_id())
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often ``tensor`` was written in place; inference tensors do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _tensor_types() -> set[int]:
+    """The identities of Tensor and its subclasses; hashing a class may run a user's code."""
+    found: dict[int, type[Any]] = {id(Tensor): Tensor}
     stack: list[type[Any]] = [Tensor]
     while stack:
         for child in type.__subclasses__(stack.pop()):
-            if child not in found:
-                found.add(child)
+            if id(child) not in found:
+                found[id(child)] = child
                 stack.append(child)
-    return found
+    return set(found)
 
 
-def _live_tensors() -> Iterable[Tensor]:
-    """Every tensor that Python can reach. A node knows its tensor only weakly, from C++."""
-    objects = gc.get_objects()
+def _live_tensors() -> list[Tensor]:
+    """Every tensor that Python can reach. A node knows its tensor only weakly, from C++.
+
+    The list of all objects must not be seen by any bytecode: it holds the half-built tuples of
+    other threads, whose construction fails while somebody else refers to them. So it is made,
+    filtered and dropped within one call.
+    """
     known = _tensor_types().__contains__
-    return itertools.compress(objects, map(known, map(type, objects)))
+    objects, again = itertools.tee(
+        itertools.chain.from_iterable(itertools.starmap(gc.get_objects, [()]))
+    )
+    found = list(itertools.compress(objects, map(known, map(id, map(type, again)))))
+    return cast(list[Tensor], found)
 
 
 def _attribute(tensor: Tensor, name: str) -> Any:
@@ -185,43 +204,74 @@ def _attribute(tensor: Tensor, name: str) -> Any:
 
 
 class Watched(NamedTuple):
-    """The tensors on which a backward pass has an effect of the user's making."""
+    """The tensors of a graph on which a backward pass has an effect of the user's making."""
 
     retaining: list[tuple[Tensor, Tensor | None]]
     hooked: list[Tensor]
 
+    def see_each_pass(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether somebody looks at single cotangents on the way, who must not meet a batch.
 
-def watched_tensors() -> Watched:
-    """Non-leaf tensors that retain their gradient (with it), and tensors that carry hooks."""
+        A batched tensor is dead after its batch: a hook that keeps it cannot read it, and a
+        tensor that retains its gradient cannot add to it.
+        """
+        return bool(self.retaining or self.hooked or any(t._backward_hooks for t in inputs))
+
+
+def watched_tensors(nodes: Container[Node]) -> Watched:
+    """Non-leaf tensors made by ``nodes``: those that retain their gradient (with it), and those
+    that carry hooks."""
     retaining: list[tuple[Tensor, Tensor | None]] = []
     hooked: list[Tensor] = []
     for tensor in _live_tensors():
-        if _attribute(tensor, "_backward_hooks"):
+        has_hooks = bool(_attribute(tensor, "_backward_hooks"))
+        retains = bool(_attribute(tensor, "retains_grad"))
+        if not (has_hooks or retains) or tensor.grad_fn is None or tensor.grad_fn not in nodes:
+            continue
+        if has_hooks:
             hooked.append(tensor)
-        if _attribute(tensor, "retains_grad") and not tensor.is_leaf:
+        if retains:
             retaining.append((tensor, tensor.grad))
     return Watched(retaining, hooked)
 
 
-@contextmanager
-def untouched(watched: Watched | None = None) -> Iterator[Watched]:
-    """Undo what a look would leave behind: ``.grad`` of retaining tensors, and the RNG state.
+def frozen_objects() -> int:
+    """How many objects ``gc.freeze()`` has put out of the sight of ``watched_tensors``."""
+    return gc.get_freeze_count()
 
-    ``autograd.grad`` fills the ``.grad`` of every tensor with ``retain_grad()`` on its way.
+
+@contextmanager
+def untouched(nodes: Container[Node]) -> Iterator[Watched]:
+    """Undo what a look would leave behind: ``.grad`` of retaining tensors, and the random state.
+
+    ``autograd.grad`` fills the ``.grad`` of every tensor with ``retain_grad()`` on its way. The
+    generators belong to the whole process: they are put back only if the pass has drawn.
     """
-    watched = watched_tensors() if watched is None else watched
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield watched
-        finally:
-            for tensor, grad in watched.retaining:
+    watched = watched_tensors(nodes)
+    cuda = torch.cuda.is_initialized()
+    state = torch.get_rng_state()
+    states = torch.cuda.get_rng_state_all() if cuda else []
+    try:
+        yield watched
+    finally:
+        if not torch.equal(state, torch.get_rng_state()):
+            torch.set_rng_state(state)
+        if cuda:
+            torch.cuda.set_rng_state_all(states)
+        for tensor, grad in watched.retaining:
+            if tensor.grad is not grad:
                 tensor.grad = grad
 
 
 def hook_name(hook: Callable[..., Any]) -> str:
     name = getattr(hook, "__qualname__", None) or type(hook).__qualname__
     return str(name).replace("<locals>.", "")
+
+
+def post_accumulate_hook_names(tensor: Tensor) -> tuple[str, ...]:
+    """Hooks that run after ``.grad`` of a leaf was written."""
+    hooks = getattr(tensor, "_post_accumulate_grad_hooks", None) or {}
+    return tuple(hook_name(hook) for hook in hooks.values())
 
 
 def tensor_hook_names(tensor: Tensor) -> tuple[str, ...]:
@@ -297,7 +347,18 @@ def _probe_freed() -> bool:
 def _probe_retaining() -> bool:
     h = torch.ones(2, requires_grad=True).exp()
     h.retain_grad()
-    return any(tensor is h for tensor, _ in watched_tensors().retaining)
+    assert h.grad_fn is not None
+    return any(tensor is h for tensor, _ in watched_tensors({h.grad_fn}).retaining)
+
+
+def _probe_task() -> bool:
+    seen: list[int] = []
+    y = torch.ones(2, requires_grad=True).exp()
+    assert y.grad_fn is not None
+    y.grad_fn.register_hook(lambda grad_inputs, grad_outputs: seen.append(graph_task()))
+    y.sum().backward(retain_graph=True)
+    y.sum().backward()
+    return len(set(seen)) == 2
 
 
 def _probe_transform() -> bool:
@@ -323,6 +384,7 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("hooks of a node", _probe_hooks, "hooks on nodes are not named"),
     ("freed tensors of a node", _probe_freed, "a freed graph is reported without the node"),
     ("tensors that retain their gradient", _probe_retaining, "a look may fill their .grad"),
+    ("number of the running pass", _probe_task, "passes of other threads mix into a record"),
     ("running torch.func transforms", _probe_transform, "torch's own error appears there"),
     ("derivatives.yaml", _probe_formulas, "records quote no formulas"),
 )

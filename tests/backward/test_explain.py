@@ -60,7 +60,8 @@ def test_the_tutorials_questions() -> None:
         "the need for v."
     ]
     assert texts(told, "rows") == [
-        "Row i of out depends on inp[:, i] and on nothing else of inp, for each of its 5 rows."
+        "At this point, row i of out depends on inp[:, i] and on nothing else of inp, in each of its 5 "
+        "rows."
     ]
 
 
@@ -84,14 +85,14 @@ def test_accumulation_is_read_off_grad() -> None:
 
     assert now() == "inp: .grad is None now. The next backward puts this deposit there"
     out.backward(v, retain_graph=True)
-    assert now() == "inp: .grad already holds 1 times this deposit"
+    assert now() == "inp: .grad already holds 1 time this deposit"
     out.backward(v, retain_graph=True)
     assert now() == "inp: .grad already holds 2 times this deposit"
     assert inp.grad is not None
     inp.grad.zero_()
     assert now() == "inp: .grad holds zeros"
     out.backward(v.tril(), retain_graph=True)
-    assert now().startswith("inp: .grad already holds something else")
+    assert now().startswith("inp: .grad already holds something that is no whole multiple")
 
 
 def test_retain_graph_is_not_needed_where_nothing_is_saved() -> None:
@@ -120,10 +121,10 @@ def test_outputs_that_keep_their_gradient() -> None:
     h = x.exp()
     h.retain_grad()
     assert texts(pb.explain(h, torch.ones(2)), "grad") == [
-        "h was computed, but retains its gradient: backward writes v to h.grad."
+        "h was computed, but retains its gradient: backward adds v to h.grad."
     ]
     assert texts(pb.explain(x, torch.ones(2)), "grad") == [
-        "x is itself a leaf: its own .grad receives v."
+        "x is itself a leaf: backward adds v to its own .grad."
     ]
 
 
@@ -141,19 +142,31 @@ def leaf(*shape: int) -> Tensor:
 @pytest.mark.parametrize(
     ("func", "shape", "text"),
     [
-        (lambda x: x.t().exp(), (3, 4), "Row i of out depends on x[:, i]"),
-        (lambda x: x.flip(0).exp(), (4, 2), "Row i of out depends on x[3 - i, :]"),
-        (lambda x: x[1:] * x[:-1], (5,), "Row i of out depends on x[i:i + 2]"),
-        (lambda x: x[2:].exp(), (5, 2), "Row i of out depends on x[i + 2, :]"),
-        (lambda x: x.reshape(3, 2), (6,), "Row i of out depends on x[2*i:2*i + 2]"),
-        (lambda x: x.softmax(0), (4, 2), "Every row of out depends on every entry of x."),
-        (lambda x: x[:, :1] * torch.ones(4, 3), (4, 2), "Row i of out depends on x[i, 0]"),
+        (lambda x: x.t().exp(), (3, 4), "At this point, row i of out depends on x[:, i]"),
+        (lambda x: x.flip(0).exp(), (4, 2), "At this point, row i of out depends on x[3 - i, :]"),
+        (lambda x: x[1:] * x[:-1], (5,), "At this point, row i of out depends on x[i:i + 2]"),
+        (lambda x: x[2:].exp(), (5, 2), "At this point, row i of out depends on x[i + 2, :]"),
+        (lambda x: x.reshape(3, 2), (6,), "At this point, row i of out depends on x[2*i:2*i + 2]"),
+        (
+            lambda x: x.softmax(0),
+            (4, 2),
+            "At this point, out depends on every entry of x in each of its 4 rows.",
+        ),
+        (
+            lambda x: x[:, :1] * torch.ones(4, 3),
+            (4, 2),
+            "At this point, row i of out depends on x[i, 0]",
+        ),
         (
             lambda x: x.cumsum(0),
             (3, 2),
             "At this point, in out: row 0 on x[0, :]; row 1 on x[0:2, :]; row 2 on every entry of x.",
         ),
-        (lambda x: x * 0, (3,), "At this point no row of out depends on x: every derivative is 0."),
+        (
+            lambda x: x * 0,
+            (3,),
+            "At this point, out does not depend on x in each of its 3 rows: the derivatives are 0.",
+        ),
         (
             lambda x: torch.stack([x[0, 0] + x[1, 1], x[0, 1]]),
             (2, 2),
@@ -176,8 +189,9 @@ def test_where_rows_land_is_checked_against_the_jacobian() -> None:
         return torch.stack([t[0].sum() * t[2, 1], t[1, 1:3].prod(), t[0, 0] + t[2, 3], t[1, 0]])
 
     out = func(x)
-    node = next(node for node, _ in walk([out]).leaves())
-    (reach,), engine = reach_of_rows(out, [x], [Port(node, 0)])
+    graph = walk([out])
+    node = next(node for node, _ in graph.leaves())
+    (reach,), engine = reach_of_rows(out, [x], [Port(node, 0)], graph)
     dense = torch.func.jacrev(func)(x.detach()) != 0
     assert engine == "vmap"
     assert reach.regions == tuple(region_of(row.numpy()) for row in dense)
@@ -205,7 +219,7 @@ def test_a_backward_that_refuses_batches_is_looped() -> None:
     x = leaf(3, 4)
     out = Stubborn.apply(x)
     told = pb.explain(out, torch.ones_like(out), inputs={"x": x})
-    assert texts(told, "rows")[0].startswith("Row i of out depends on x[:, i]")
+    assert texts(told, "rows")[0].startswith("At this point, row i of out depends on x[:, i]")
     assert evidence(told, "rows")["products of row masks by"] == "loop"
 
 
@@ -214,7 +228,7 @@ def test_many_leaves_are_summed_up() -> None:
     out = model(torch.ones(3, 2))
     told = pb.explain(out, torch.ones_like(out), inputs=model)
     assert len(texts(told, "deposits")) == 9
-    assert texts(told, "deposits")[-1] == "4 more leaves receive a gradient; see the record."
+    assert texts(told, "deposits")[-1] == "4 more leaves receive a gradient; the record lists them."
 
 
 def test_the_refusals_are_those_of_record() -> None:

@@ -104,6 +104,8 @@ def test_what_is_not_conserved_is_said_loudly() -> None:
     assert not broken.conserved
     assert broken.conservation_error == 0.5
     assert (
-        "NOT conserved: what SumBackward0 (#0) received differs from its contributions by 0.5 of "
-        "its largest entry." in str(broken).replace("\n  ", " ")
+        "NOT conserved: what SumBackward0 (#0) received is not the sum of its contributions, off "
+        "by 0.5 of its largest entry. Only hooks run in between; one on a tensor that is gone, or "
+        "registered before an in-place operation, cannot be named."
+        in str(broken).replace("\n  ", " ")
     )

@@ -32,6 +32,7 @@ from .graphs import differentiable_inputs as differentiable_inputs
 from .graphs import graph_is_freed as graph_is_freed
 from .graphs import has_graph as has_graph
 from .graphs import reentrant_checkpoint as reentrant_checkpoint
+from .graphs import some_reached as some_reached
 from .leaves import Leaves as Leaves
 from .leaves import leaves_of as leaves_of
 from .leaves import outside_transforms as outside_transforms

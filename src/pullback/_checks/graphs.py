@@ -28,6 +28,15 @@ def has_graph(caller: str, outputs: Leaves) -> None:
         )
 
 
+def some_reached(caller: str, outputs: Sequence[str], unreached: Sequence[str], count: int) -> None:
+    if len(unreached) == count:
+        raise GraphError(
+            f"{caller}: {listed(outputs)} {'does' if len(outputs) == 1 else 'do'} not depend on "
+            f"{listed(unreached)}: no gradient can flow there. Pass tensors that the outputs were "
+            f"computed from; a slice or copy made afterwards is another tensor."
+        )
+
+
 def graph_is_freed(caller: str, names: Sequence[str], node: str | None) -> NoReturn:
     what = f"; {node} needs what it had saved" if node else ""
     raise GraphError(

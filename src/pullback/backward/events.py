@@ -19,7 +19,7 @@ from .stats import Stats, stats_of
 Key = str | int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cotangent:
     """A cotangent as it passed: its type, its statistics, and its values where they were kept."""
 
@@ -66,7 +66,12 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class PassNode:
-    """One node that ran: ``upstream`` holds what it received, one entry per slot."""
+    """One node that ran: ``upstream`` holds what it received, one entry per slot.
+
+    ``hooks`` ran between the contributions and the node, and ``changed_by_hooks`` says whether the
+    sum of contributions is something else than the upstream because of them. ``sending_hooks`` ran
+    after the node; what is recorded as sent is what they made of it.
+    """
 
     index: int
     name: str
@@ -75,11 +80,12 @@ class PassNode:
     conservation_error: float = 0.0
     hooks: tuple[str, ...] = ()
     changed_by_hooks: bool = False
+    sending_hooks: tuple[str, ...] = ()
     call: UserCall | None = None
     leaf: Key | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Output:
     """One differentiated output and the cotangent it was given.
 
@@ -145,7 +151,7 @@ class Deposits(Mapping[Key, Tensor]):
         return f"Deposits({{{inner}}})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PassData:
     """Everything known about one backward pass."""
 
@@ -183,7 +189,7 @@ class PassData:
         return tuple(
             f"{hook} on {node.name if node.leaf is None else self.leaf(node.leaf).label}"
             for node in self.nodes
-            for hook in node.hooks
+            for hook in (*node.hooks, *node.sending_hooks)
         )
 
     def leaf(self, key: Key) -> Leaf:

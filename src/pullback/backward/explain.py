@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,15 +14,16 @@ from .._checks import Leaves
 from .._names import CallerNames
 from .._trees import Tree
 from ..draw.numbers import count, number, shape
-from .events import Leaf
+from .accumulation import state_of_grad
 from .graph import Graph, walk
 from .meanings import meaning_of
 from .offers import refuse_missing
+from .outcome import Job
 from .reach import Reach, reach_of_rows
 from .record import BackwardRecord
-from .recorder import Job, output_leaves, run_pass
+from .recorder import output_leaves, run_pass
 from .regions import moving_region, region_text
-from .targets import Target, find_targets
+from .targets import Target, Targets, find_targets
 
 _CALLER = "pb.explain"
 _TOLD_LEAVES = 8
@@ -81,8 +83,8 @@ def explain(outputs: Tree, cotangents: Tree = None, *, inputs: Tree = None) -> E
         >>> inp = torch.eye(4, 5, requires_grad=True)
         >>> out = (inp + 1).pow(2).t()
         >>> told = pb.explain(out, torch.ones_like(out), inputs={"inp": inp})
-        >>> print(told.about("rows")[0].text)
-        Row i of out depends on inp[:, i] and on nothing else of inp, for each of its 5 rows.
+        >>> print(told.about("rows")[0].text[:50])
+        At this point, row i of out depends on inp[:, i] a
     """
     names = CallerNames()
     out = output_leaves(_CALLER, outputs, names)
@@ -98,13 +100,20 @@ def explain(outputs: Tree, cotangents: Tree = None, *, inputs: Tree = None) -> E
         *_why_a_cotangent(out),
         *_what_it_means(out, values),
         *_deposits(seen, reached),
-        *_where_gradients_land(out, targets.items),
+        *_where_gradients_land(out, seen, _leaves(graph, targets, names)),
         *_second_call(seen, reached),
         *_retained(graph),
-        *_rows(out, reached),
+        *_rows(out, reached, graph),
         *(Statement("notes", note) for note in seen.notes),
     ]
     return Explanation(tuple(statements), seen)
+
+
+def _leaves(graph: Graph, targets: Targets, names: CallerNames) -> list[Target]:
+    """Every leaf of the graph, by the name it was given in ``inputs`` where it is among them."""
+    asked = {id(target.tensor): target for target in targets.items}
+    every = find_targets(_CALLER, graph, None, names).items
+    return [asked.get(id(target.tensor), target) for target in every]
 
 
 def _why_a_cotangent(out: Leaves) -> Iterator[Statement]:
@@ -142,32 +151,30 @@ def _what_it_means(out: Leaves, values: Sequence[Tensor]) -> Iterator[Statement]
 
 def _deposits(seen: BackwardRecord, reached: Sequence[Target]) -> Iterator[Statement]:
     for target in reached[:_TOLD_LEAVES]:
-        label, deposit = _leaf(seen, target).label, seen.deposits[target.key]
-        dense = deposit.to_dense() if deposit.is_sparse else deposit
-        magnitude = dense.abs()
+        deposit = seen.deposits[target.key]
+        dense = deposit.to_dense() if deposit.layout is not torch.strided else deposit
         if dense.numel() == 0:
-            yield Statement("deposits", f"{label} is empty and receives an empty gradient.")
+            text = f"{target.label} is empty and receives an empty gradient."
+            yield Statement("deposits", text)
             continue
-        top = int(magnitude.reshape(-1).argmax())
-        where = [int(i) for i in torch.unravel_index(torch.tensor(top), dense.shape)]
-        value = dense.reshape(-1)[top].item()
-        total = dense.sum().item()
-        place = f" at [{', '.join(map(str, where))}]" if where else ""
+        wide = dense.to(torch.complex128 if dense.is_complex() else torch.float64)
+        top = int(wide.abs().reshape(-1).argmax())
+        where = ", ".join(str(int(i)) for i in np.unravel_index(top, tuple(dense.shape)))
+        value = _scalar(wide.reshape(-1)[top].item())
         yield Statement(
             "deposits",
-            f"{label} {'would receive' if not seen.accumulate else 'received'} a gradient of its "
-            f"own shape {shape(dense.shape)}; the largest entry is {_scalar(value)}{place}.",
+            f"{target.label} would receive a gradient of its own shape {shape(dense.shape)}; the "
+            f"largest entry is {value}{f' at [{where}]' if where else ''}.",
             (
-                ("norm", number(float(magnitude.double().norm()))),
-                ("sum", _scalar(total)),
-                ("entries that are not 0", f"{int((dense != 0).sum())} of {dense.numel()}"),
+                ("norm", number(float(wide.abs().norm()))),
+                ("sum", _scalar(wide.sum().item())),
+                ("entries that are not 0", f"{int((wide != 0).sum())} of {wide.numel()}"),
             ),
         )
     if len(reached) > _TOLD_LEAVES:
         rest = len(reached) - _TOLD_LEAVES
-        yield Statement(
-            "deposits", f"{count(rest)} more leaves receive a gradient; see the record."
-        )
+        text = f"{count(rest)} more leaves receive a gradient; the record lists them."
+        yield Statement("deposits", text)
 
 
 def _scalar(value: complex | float) -> str:
@@ -176,26 +183,28 @@ def _scalar(value: complex | float) -> str:
     return number(value)
 
 
-def _leaf(seen: BackwardRecord, target: Target) -> Leaf:
-    return seen.leaf(target.key)
-
-
-def _where_gradients_land(out: Leaves, targets: Sequence[Target]) -> Iterator[Statement]:
-    for name, output in zip(out.names, out.tensors, strict=True):
+def _where_gradients_land(
+    out: Leaves, seen: BackwardRecord, leaves: Sequence[Target]
+) -> Iterator[Statement]:
+    shown = ", ".join(target.label for target in leaves[:_TOLD_LEAVES])
+    shown += ", ..." if len(leaves) > _TOLD_LEAVES else ""
+    incoming = seen.incoming()
+    for name, output, data in zip(out.names, out.tensors, seen.outputs, strict=True):
+        edges = [] if data.node is None else incoming[data.node]
+        alone = len([edge for edge in edges if edge.slot == data.slot]) <= 1
+        what = "v" if alone else "v and what flows back from the other outputs"
         if output.is_leaf:
-            yield Statement("grad", f"{name} is itself a leaf: its own .grad receives v.")
-            continue
-        leaves = [t.key if isinstance(t.key, str) else f"leaf {t.key}" for t in targets]
-        shown = ", ".join(leaves[:_TOLD_LEAVES]) + (", ..." if len(leaves) > _TOLD_LEAVES else "")
-        if output.retains_grad:
+            text = f"{name} is itself a leaf: backward adds {what} to its own .grad."
+        elif output.retains_grad:
             text = (
-                f"{name} was computed, but retains its gradient: backward writes v to {name}.grad."
+                f"{name} was computed, but retains its gradient: backward adds {what} to "
+                f"{name}.grad."
             )
         else:
             text = (
                 f"{name}.grad stays None: {name} was computed, and backward writes only to the "
                 f"leaves it came from ({shown}). {name}.retain_grad(), called beforehand, would "
-                f"make it keep v."
+                f"make it keep {what}."
             )
         evidence = (("is_leaf", str(output.is_leaf)), ("retains_grad", str(output.retains_grad)))
         yield Statement("grad", text, evidence)
@@ -205,54 +214,12 @@ def _second_call(seen: BackwardRecord, reached: Sequence[Target]) -> Iterator[St
     """What ``.grad`` holds now, and what one more backward would make of it."""
     told: dict[str, list[str]] = {}
     for target in reached:
-        told.setdefault(_state_of_grad(target, seen.deposits[target.key]), []).append(
-            _leaf(seen, target).label
-        )
+        state = state_of_grad(target.tensor, seen.deposits[target.key])
+        told.setdefault(state, []).append(target.label)
     for state, labels in told.items():
         shown = ", ".join(labels[:_TOLD_LEAVES])
         shown += f" and {len(labels) - _TOLD_LEAVES} more" if len(labels) > _TOLD_LEAVES else ""
-        yield Statement("accumulation", state.replace("LEAF", shown))
-
-
-def _state_of_grad(target: Target, deposit: Tensor) -> str:
-    grad = target.tensor.grad if target.had_grad else None
-    if grad is None:
-        return (
-            "LEAF: .grad is None now. The next backward puts this deposit there, and a second one "
-            "adds it again, giving exactly twice as much, unless .grad is zeroed (zero_(), or "
-            "set to None) in between."
-        )
-    times = _multiple(grad, deposit)
-    if times == 0:
-        return "LEAF: .grad holds zeros, so the next backward leaves exactly this deposit there."
-    if times is not None:
-        return (
-            f"LEAF: .grad already holds {times} times this deposit, as {times} "
-            f"backward{'s' * (times != 1)} without zeroing leave it; one more makes it {times + 1} "
-            f"times. Zero it before a backward that should stand alone."
-        )
-    return (
-        "LEAF: .grad already holds something else (from other losses, batches or cotangents); the "
-        "next backward adds this deposit to it. Zero it before a backward that should stand alone."
-    )
-
-
-def _multiple(grad: Tensor, deposit: Tensor) -> int | None:
-    """The whole number of deposits that ``grad`` equals to rounding, if there is one."""
-    grad, deposit = (t.to_dense() if t.is_sparse else t for t in (grad.detach(), deposit))
-    if bool((grad == 0).all()):
-        return 0
-    scale = deposit.abs().max() if deposit.numel() else grad.new_zeros(())
-    if scale == 0:
-        return None
-    top = int(deposit.abs().reshape(-1).argmax())
-    ratio = grad.reshape(-1)[top] / deposit.reshape(-1)[top]
-    ratio = ratio.real if ratio.is_complex() else ratio
-    if not bool(ratio.isfinite()) or not 0.5 < ratio < 1e6:
-        return None
-    times = round(float(ratio))
-    close = torch.allclose(grad, deposit * times, rtol=1e-4, atol=1e-4 * float(scale))
-    return times if close else None
+        yield Statement("accumulation", f"{shown}: {state}")
 
 
 def _retained(graph: Graph) -> Iterator[Statement]:
@@ -264,7 +231,7 @@ def _retained(graph: Graph) -> Iterator[Statement]:
         )
         yield Statement("retain_graph", text, (("nodes that saved tensors", "0"),))
         return
-    node, saved = saving[0]
+    node, saved = max(saving, key=lambda pair: _torch.sequence_number(pair[0]))
     name = _torch.node_name(node)
     yield Statement(
         "retain_graph",
@@ -275,19 +242,17 @@ def _retained(graph: Graph) -> Iterator[Statement]:
     )
 
 
-def _rows(out: Leaves, reached: Sequence[Target]) -> Iterator[Statement]:
-    ports = [target.port for target in reached if target.port is not None]
-    told = reached[:_TOLD_LEAVES]
+def _rows(out: Leaves, reached: Sequence[Target], graph: Graph) -> Iterator[Statement]:
+    told = [target for target in reached if target.port is not None][:_TOLD_LEAVES]
+    ports = [target.port for target in told if target.port is not None]
     for name, output in zip(out.names, out.tensors, strict=True):
         if output.ndim == 0 or output.shape[0] < 2 or not told:
             continue
-        leaves = [target.tensor for target in told]
-        reaches, engine = reach_of_rows(output, leaves, ports[: len(told)])
+        reaches, engine = reach_of_rows(output, [t.tensor for t in told], ports, graph)
         for target, reach in zip(told, reaches, strict=True):
-            label = target.key if isinstance(target.key, str) else f"leaf {target.key}"
             yield Statement(
                 "rows",
-                _row_text(name, label, reach),
+                _row_text(name, target.label, reach),
                 (
                     ("rows tried", f"{len(reach.rows)} of {output.shape[0]}"),
                     ("products of row masks by", engine),
@@ -296,20 +261,24 @@ def _rows(out: Leaves, reached: Sequence[Target]) -> Iterator[Statement]:
 
 
 def _row_text(name: str, label: str, reach: Reach) -> str:
-    some = f"{len(reach.rows)} of the" if not reach.all_rows else "each of its"
+    tried = len(reach.rows)
+    every = f"each of its {tried} rows" if reach.all_rows else f"each of the {tried} rows tried"
+    if not reach.told:
+        return f"Where rows of {name} land in {label} cannot be told: the products hold nan."
     if all(region.touched == 0 for region in reach.regions):
-        return f"At this point no row of {name} depends on {label}: every derivative is 0."
-    if all(region == reach.regions[0] for region in reach.regions):
-        return f"Every row of {name} depends on {region_text(reach.regions[0], label)}."
+        return (
+            f"At this point, {name} does not depend on {label} in {every}: the derivatives are 0."
+        )
+    if tried > 1 and all(region == reach.regions[0] for region in reach.regions):
+        where = region_text(reach.regions[0], label)
+        return f"At this point, {name} depends on {where} in {every}."
     moving = moving_region(reach.regions, label) if reach.all_rows else None
     if moving:
         return (
-            f"Row i of {name} depends on {moving} and on nothing else of {label}, for "
-            f"{some} {len(reach.rows)} rows."
+            f"At this point, row i of {name} depends on {moving} and on nothing else of {label}, "
+            f"in {every}."
         )
-    parts = [
-        f"row {row} on {region_text(region, label)}"
-        for row, region in list(zip(reach.rows, reach.regions, strict=True))[:_TOLD_ROWS]
-    ]
-    more = "" if len(reach.rows) <= _TOLD_ROWS else "; and so on"
+    pairs = list(zip(reach.rows, reach.regions, strict=True))
+    parts = [f"row {row} on {region_text(region, label)}" for row, region in pairs[:_TOLD_ROWS]]
+    more = "; and so on" if tried > _TOLD_ROWS else ""
     return f"At this point, in {name}: {'; '.join(parts)}{more}."

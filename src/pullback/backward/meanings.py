@@ -32,27 +32,34 @@ def meaning_of(cotangent: Tensor, name: str) -> Meaning:
     nonfinite = total - int(cotangent.isfinite().sum())
     if nonfinite:
         return Meaning("non-finite", f"inf or nan in {count(nonfinite)} entries, which will spread")
+    if cotangent.is_complex():
+        return _complex(cotangent, name)
     first = cotangent.reshape(-1)[0]
     if bool((cotangent == first).all()):
         return _constant(first, total, name)
     return _selection(cotangent, name) or _combination(cotangent, name)
 
 
+def _complex(cotangent: Tensor, name: str) -> Meaning:
+    """torch's convention: the gradient that belongs to the real part of what v weighs."""
+    if bool((cotangent == 1).all()):
+        return Meaning("ones", f"all ones, which asks for the gradient of {name}.sum().real")
+    asks = f"which ask for the gradient of (v.conj() * {name}).sum().real"
+    return Meaning("weights", f"complex weights, {asks}")
+
+
 def _constant(weight: Tensor, total: int, name: str) -> Meaning:
-    value = weight.item()
+    value = float(weight)
     if total == 1:
         asks = f"which asks for the gradient of {name} itself"
-        return Meaning("ones" if value == 1 else "constant", f"{_text(value)}, {asks}")
+        asks += "" if value == 1 else f" times {number(value)}"
+        return Meaning("ones" if value == 1 else "constant", f"{number(value)}, {asks}")
     if value == 1:
         return Meaning("ones", f"all ones, which asks for the gradient of {name}.sum()")
     asks = f"which asks for the gradient of {name}"
     if bool(weight == torch.ones_like(weight) / total):
         return Meaning("mean", f"1/{total} everywhere, {asks}.mean()")
-    return Meaning("constant", f"{_text(value)} everywhere, {asks}.sum() times {_text(value)}")
-
-
-def _text(value: complex | float) -> str:
-    return str(value) if isinstance(value, complex) else number(value)
+    return Meaning("constant", f"{number(value)} everywhere, {asks}.sum() times {number(value)}")
 
 
 def _selection(cotangent: Tensor, name: str) -> Meaning | None:
@@ -61,11 +68,11 @@ def _selection(cotangent: Tensor, name: str) -> Meaning | None:
     if len(hit) == 1:
         index = tuple(hit[0].tolist())
         entry = f"{name}[{', '.join(map(str, index))}]"
-        value = cotangent[index].item()
+        value = float(cotangent[index])
         if value == 1:
             asks = f"which asks for one row of the Jacobian: the gradient of {entry} alone"
             return Meaning("one_hot", f"one-hot, {asks}")
-        words = f"{_text(value)} in one entry, which asks for that times the gradient of {entry}"
+        words = f"{number(value)} in one entry, which asks for that times the gradient of {entry}"
         return Meaning("one_entry", words)
     rows = hit[:, 0].unique().tolist()
     if cotangent.ndim < 2 or len(rows) == cotangent.shape[0] or len(rows) > _LISTED_ROWS:
@@ -79,10 +86,8 @@ def _selection(cotangent: Tensor, name: str) -> Meaning | None:
 
 def _combination(cotangent: Tensor, name: str) -> Meaning:
     asks = "which ask for the gradient of"
-    if cotangent.is_complex():
-        return Meaning("weights", f"complex weights, {asks} (v.conj() * {name}).sum().real")
     total = float(cotangent.double().sum())
-    tolerance = 8 * torch.finfo(cotangent.dtype).eps * cotangent.numel()
+    tolerance = 4 * torch.finfo(cotangent.dtype).eps * float(cotangent.double().abs().sum())
     if bool((cotangent >= 0).all()) and abs(total - 1) <= tolerance:
         return Meaning("average", f"weights that add up to 1, {asks} a weighted average of {name}")
     return Meaning("weights", f"weights, {asks} (v * {name}).sum()")

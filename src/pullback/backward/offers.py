@@ -54,7 +54,7 @@ def _preview(output: Tensor, cotangent: Tensor, names: CallerNames) -> tuple[str
     targets = find_targets("", graph, None, names).items
     edges = [GradientEdge(t.port.node, t.port.slot) for t in targets if t.port is not None]
     try:
-        with _torch.untouched():
+        with _torch.untouched(graph.children_of):
             grads = torch.autograd.grad(
                 output, edges, cotangent, retain_graph=True, allow_unused=True
             )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Saved:
     """The fields of a record as they stand in a file; deposits as pairs."""
 
@@ -38,7 +38,7 @@ class _Saved:
     tolerance: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BackwardRecord(PassData):
     """What one backward pass did, as ``pb.record`` wrote it down. Plain data: no graph is alive.
 

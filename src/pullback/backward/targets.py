@@ -25,6 +25,10 @@ class Target:
     port: Port | None
     had_grad: bool
 
+    @property
+    def label(self) -> str:
+        return self.key if isinstance(self.key, str) else f"leaf {self.key}"
+
     def leaf(self, index: Mapping[Node, int], hooks: Mapping[Port, tuple[str, ...]]) -> Leaf:
         shape, dtype = tuple(self.tensor.shape), _checks.dtype_text(self.tensor.dtype)
         if self.port is None:
@@ -87,15 +91,18 @@ def named_inputs(caller: str, inputs: Tree, names: CallerNames) -> dict[Key, Ten
     leaves = _checks.leaves_of(caller, "inputs", inputs)
     _checks.outside_transforms(caller, leaves.tensors)
     _checks.differentiable_inputs(caller, "inputs", leaves)
-    if isinstance(inputs, Mapping):
-        return dict(zip(leaves.names, leaves.tensors, strict=True))
-    return dict(zip(_keys(leaves.tensors, names), leaves.tensors, strict=True))
+    named = isinstance(inputs, Mapping)
+    keys = _distinct(leaves.names) if named else _keys(leaves.tensors, names)
+    return dict(zip(keys, leaves.tensors, strict=True))
 
 
 def _keys(tensors: Sequence[Tensor], names: CallerNames) -> list[Key]:
-    """The name of each tensor, or its position where the name is unknown or taken."""
+    return _distinct([names.of(tensor) or parameter_name(tensor) for tensor in tensors])
+
+
+def _distinct(names: Sequence[str | None]) -> list[Key]:
+    """Each name, or the position where the name is unknown or taken."""
     keys: list[Key] = []
-    for position, tensor in enumerate(tensors):
-        name = names.of(tensor) or parameter_name(tensor)
+    for position, name in enumerate(names):
         keys.append(position if name is None or name in keys else name)
     return keys

@@ -68,19 +68,29 @@ def summary(data: PassData) -> list[str]:
     if data.conserved:
         lines.append(f"Conserved: contributions sum to the upstream of every node, {exact}.")
     else:
-        worst = max(
-            (n for n in data.nodes if not n.changed_by_hooks), key=lambda n: n.conservation_error
-        )
-        lines.append(
-            f"NOT conserved: what {worst.name} (#{worst.index}) received differs from its "
-            f"contributions by {number(worst.conservation_error)} of its largest entry."
-        )
+        lines.append(_not_conserved(data))
     for node in data.nodes:
+        where = _label(data, node)
         if node.hooks:
             did = "changed" if node.changed_by_hooks else "did not change"
-            where = _label(data, node)
             lines.append(f"Hooks on {where} {did} its cotangent: {', '.join(node.hooks)}.")
+        if node.sending_hooks:
+            hooks = ", ".join(node.sending_hooks)
+            lines.append(
+                f"Hooks on {where} ran after it and may have changed what it sent: {hooks}."
+            )
     return lines + list(data.notes)
+
+
+def _not_conserved(data: PassData) -> str:
+    open_nodes = [node for node in data.nodes if not node.changed_by_hooks]
+    worst = max(open_nodes, key=lambda node: node.conservation_error)
+    return (
+        f"NOT conserved: what {_label(data, worst)} (#{worst.index}) received is not the sum of "
+        f"its contributions, off by {number(worst.conservation_error)} of its largest entry. Only "
+        f"hooks run in between; one on a tensor that is gone, or registered before an in-place "
+        f"operation, cannot be named."
+    )
 
 
 def outline(data: PassData, limit: int) -> Outline:
