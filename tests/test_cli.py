@@ -93,12 +93,12 @@ def test_doctor_lists_versions_and_facts() -> None:
 
 
 def test_doctor_says_what_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pullback import _torch
+    from pullback import doctor
 
-    broken = _torch.Capability(
+    broken = doctor.Capability(
         "derivatives.yaml", False, "KeyError: x", "records quote no formulas"
     )
-    monkeypatch.setattr(_torch, "capabilities", lambda: [broken])
+    monkeypatch.setattr(doctor, "capabilities", lambda: [broken])
     result = RUNNER.invoke(app, ["doctor"])
     assert result.exit_code == 1
     assert "NO      records quote no formulas KeyError: x" in result.output

@@ -17,7 +17,7 @@ ROOT = Path(pullback.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_trees"),
     ("_torch",),
-    ("_checks", "draw"),
+    ("_checks", "_capabilities", "draw"),
     ("_names", "_engines", "cotangents"),
     ("_linear",),
     ("_products",),
@@ -145,7 +145,7 @@ MAY_DIFFERENTIATE = {
     "_products",
     "backward.recorder",
     "backward.offers",
-    "_torch",  # its probes
+    "_capabilities",  # its probes
 }
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from ._torch import is_library_file
 
 _PROXY_LOCALS = (3, 13)
-_first_arguments: dict[tuple[CodeType, int], str | None] = {}
+_REMEMBERED = 10_000
+_first_arguments: dict[tuple[CodeType, int], tuple[str | None, str]] = {}
 
 
 class CallerNames:
@@ -26,7 +27,8 @@ class CallerNames:
     passed is read, from the source.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, function: str) -> None:
+        self._function = function.rpartition(".")[2]
         self._frame = _caller()
         self._names: dict[int, str] | None = None
 
@@ -42,8 +44,11 @@ class CallerNames:
             return None
         key = (frame.f_code, frame.f_lasti)
         if key not in _first_arguments:
+            if len(_first_arguments) > _REMEMBERED:
+                _first_arguments.clear()
             _first_arguments[key] = _first_argument(*key)
-        return _first_arguments[key]
+        name, function = _first_arguments[key]
+        return name if function == self._function else None
 
 
 def _caller() -> FrameType | None:
@@ -65,7 +70,20 @@ def _variables(frame: FrameType | None) -> dict[int, str]:
     return found
 
 
-def _first_argument(code: CodeType, instruction: int) -> str | None:
+def _first_argument(code: CodeType, instruction: int) -> tuple[str | None, str]:
+    """The plain name that is the first argument of the call, and what is called.
+
+    Through a functools.partial, say, the call in the source is another one.
+    """
+    call = _call_at(code, instruction)
+    if call is None or not call.args:
+        return None, ""
+    called = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+    first = call.args[0]
+    return (first.id if isinstance(first, ast.Name) else None), called
+
+
+def _call_at(code: CodeType, instruction: int) -> ast.Call | None:
     position = next(itertools.islice(code.co_positions(), instruction // 2, None), None)
     first, last, start, end = position or (None, None, None, None)
     if first is None or last is None or start is None or end is None:
@@ -76,9 +94,7 @@ def _first_argument(code: CodeType, instruction: int) -> str | None:
     lines[-1] = lines[-1][:end]
     lines[0] = lines[0][start:]
     try:
-        call = ast.parse(b"".join(lines).decode(), mode="eval").body
+        expression = ast.parse(b"".join(lines).decode(), mode="eval").body
     except (SyntaxError, UnicodeDecodeError):
         return None
-    if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Name):
-        return call.args[0].id
-    return None
+    return expression if isinstance(expression, ast.Call) else None

@@ -173,7 +173,7 @@ def sensitivity(
     Source: J 1 is a Jacobian-vector product, computed by two vector-Jacobian products (J. Townsend,
     "A new trick for calculating Jacobian vector products", 2017).
     """
-    names = CallerNames()
+    names = CallerNames(_CALLER)
     out = output_leaves(_CALLER, outputs, names)
     wanted = named_inputs(_CALLER, inputs, names)
     given = _named_cotangents(out, cotangents)

@@ -18,11 +18,13 @@ class Structure:
     """How to rebuild a pytree from its leaves, and what to call each leaf.
 
     ``paths[k]`` is the Python subscript that reaches leaf ``k``: ``""`` for a bare tensor,
-    ``"[0]"``, ``"['w']"`` and so on.
+    ``"[0]"``, ``"['w']"`` and so on. ``names[k]`` is the same, but for a leaf under a string key,
+    which is called by that key: ``w``, ``w[0]``.
     """
 
     spec: pytree.TreeSpec
     paths: tuple[str, ...]
+    names: tuple[str, ...]
 
     def rebuild(self, leaves: Sequence[Any]) -> Tree:
         return pytree.tree_unflatten(list(leaves), self.spec)
@@ -37,7 +39,14 @@ def flatten(tree: Tree) -> tuple[list[Any], Structure]:
     """
     keyed, spec = pytree.tree_flatten_with_path(tree)
     leaves = [leaf for _, leaf in keyed]
-    return leaves, Structure(spec, tuple(pytree.keystr(path) for path, _ in keyed))
+    paths = tuple(pytree.keystr(path) for path, _ in keyed)
+    return leaves, Structure(spec, paths, tuple(_name(path) for path, _ in keyed))
+
+
+def _name(path: pytree.KeyPath) -> str:
+    if path and isinstance(path[0], pytree.MappingKey) and isinstance(path[0].key, str):
+        return path[0].key + pytree.keystr(path[1:])
+    return pytree.keystr(path)
 
 
 def same_structure(left: Structure, right: Structure) -> bool:

@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from . import _torch, draw
+from . import draw
+from ._capabilities import Capability, capabilities
 from ._engines import ORDER, batched_gradients
 
 _PACKAGES = ("pullback", "torch", "numpy", "scipy", "rich", "matplotlib", "typer", "jinja2")
@@ -15,18 +16,16 @@ _PACKAGES = ("pullback", "torch", "numpy", "scipy", "rich", "matplotlib", "typer
 
 def report() -> tuple[str, bool]:
     """The text to print, and whether every capability holds."""
-    capabilities = [*_torch.capabilities(), _batching()]
+    facts = [*capabilities(), _batching()]
     page = draw.Page(
         "pullback doctor",
         (
             draw.Table("Versions", ("package", "version"), tuple(_versions())),
             draw.Table("Hardware", ("what", "found"), tuple(_hardware())),
-            draw.Table(
-                "Facts of torch", ("fact", "holds", "without it"), tuple(map(_row, capabilities))
-            ),
+            draw.Table("Facts of torch", ("fact", "holds", "without it"), tuple(map(_row, facts))),
         ),
     )
-    return draw.to_text(page), all(c.holds for c in capabilities)
+    return draw.to_text(page), all(fact.holds for fact in facts)
 
 
 def _versions() -> list[tuple[str, str]]:
@@ -48,17 +47,17 @@ def _hardware() -> list[tuple[str, str]]:
     ]
 
 
-def _row(capability: _torch.Capability) -> tuple[str, str, str]:
+def _row(capability: Capability) -> tuple[str, str, str]:
     if capability.holds:
         return capability.name, "yes", ""
     return capability.name, "NO", f"{capability.without} {capability.detail}".strip()
 
 
-def _batching() -> _torch.Capability:
+def _batching() -> Capability:
     """The engine that a batch of products gets on an ordinary graph."""
     x = torch.ones(3, requires_grad=True)
     batch = batched_gradients([x.sin()], [x], [torch.eye(3)])
-    return _torch.Capability(
+    return Capability(
         f"batched backward ({ORDER[0]})",
         batch.engine == ORDER[0],
         "; ".join(batch.reasons),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pullback import _torch
+from pullback._capabilities import Capability, capabilities
 
 
-@pytest.mark.parametrize("capability", _torch.capabilities(), ids=lambda c: c.name)
-def test_every_capability_holds(capability: _torch.Capability) -> None:
+@pytest.mark.parametrize("capability", capabilities(), ids=lambda c: c.name)
+def test_every_capability_holds(capability: Capability) -> None:
     assert capability.holds, capability.detail
 
 

@@ -31,6 +31,7 @@ from .functions import tangents_for as tangents_for
 from .graphs import differentiable_inputs as differentiable_inputs
 from .graphs import graph_is_freed as graph_is_freed
 from .graphs import has_graph as has_graph
+from .graphs import has_values as has_values
 from .graphs import reentrant_checkpoint as reentrant_checkpoint
 from .graphs import some_reached as some_reached
 from .leaves import Leaves as Leaves
@@ -41,6 +42,7 @@ from .operands import numpy_dtype as numpy_dtype
 from .operands import operand as operand
 from .operands import real as real
 from .options import chunk_size as chunk_size
+from .options import flag as flag
 from .options import known_name as known_name
 from .options import one_of as one_of
 from .words import article as article

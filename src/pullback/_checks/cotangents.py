@@ -82,6 +82,11 @@ def _cotangent_for(
             f"{caller}: the cotangent `{argument}` is on {value.device}, but `{name}` is on "
             f"{output.device}. Write {argument}.to({name}.device)."
         )
+    if value.layout != output.layout and value.layout is not torch.strided:
+        raise CotangentError(
+            f"{caller}: the cotangent `{argument}` is sparse, but `{name}` is dense. Write "
+            f"{argument}.to_dense()."
+        )
     if value.dtype != output.dtype and not (cast and _torch_would_cast(value, output)):
         raise CotangentError(
             f"{caller}: the cotangent `{argument}` has dtype {dtype_text(value.dtype)}, but "

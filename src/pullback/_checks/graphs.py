@@ -28,6 +28,21 @@ def has_graph(caller: str, outputs: Leaves) -> None:
         )
 
 
+def has_values(caller: str, outputs: Leaves) -> None:
+    """Refuse tensors whose entries cannot be read one by one."""
+    for name, output in zip(outputs.names, outputs.tensors, strict=True):
+        if output.is_nested:
+            raise UnsupportedError(
+                f"{caller}: `{name}` is a nested tensor, whose parts differ in shape. Pass its "
+                f"parts: {name}.unbind()."
+            )
+        if output.device.type == "meta":
+            raise UnsupportedError(
+                f"{caller}: `{name}` is on the meta device and has no values. Compute it on a real "
+                f"device."
+            )
+
+
 def some_reached(caller: str, outputs: Sequence[str], unreached: Sequence[str], count: int) -> None:
     if len(unreached) == count:
         raise GraphError(

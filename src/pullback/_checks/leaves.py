@@ -34,17 +34,9 @@ def leaves_of(caller: str, argument: str, tree: Tree, name: str | None = None) -
             )
     if not leaves:
         raise TreeError(f"{caller}: `{argument}` holds no tensors. Pass at least one.")
-    if isinstance(tree, dict) and name is None:
-        names = tuple(_key_as_name(argument, path) for path in structure.paths)
-    else:
-        names = tuple(shown + path for path in structure.paths)
-    return Leaves(tuple(leaves), structure, names)
-
-
-def _key_as_name(argument: str, path: str) -> str:
-    """A dict with string keys names its tensors: ``['w']`` is w, ``['w'][0]`` is w[0]."""
-    key, quote, rest = path[2:].partition(path[1])
-    return key + rest.removeprefix("]") if path[1] in "'\"" and quote else argument + path
+    named = isinstance(tree, dict) and name is None
+    names = structure.names if named else tuple(shown + path for path in structure.paths)
+    return Leaves(tuple(leaves), structure, tuple(n or shown for n in names))
 
 
 def outside_transforms(caller: str, tensors: Sequence[Tensor]) -> None:

@@ -26,3 +26,8 @@ def known_name(caller: str, name: str, known: Mapping[str, Any]) -> None:
     if name not in known:
         listed = ", ".join(map(repr, known))
         raise ArgumentError(f"{caller}: no cotangent is named {name!r}; there are {listed}.")
+
+
+def flag(caller: str, argument: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{caller}: `{argument}` is {value!r}; it must be True or False.")

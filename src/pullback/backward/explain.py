@@ -86,7 +86,7 @@ def explain(outputs: Tree, cotangents: Tree = None, *, inputs: Tree = None) -> E
         >>> print(told.about("rows")[0].text[:50])
         At this point, row i of out depends on inp[:, i] a
     """
-    names = CallerNames()
+    names = CallerNames(_CALLER)
     out = output_leaves(_CALLER, outputs, names)
     missing = _checks.missing_cotangents(out, cotangents)
     if missing:

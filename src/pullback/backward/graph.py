@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
@@ -45,10 +46,16 @@ class Graph:
         return found
 
 
+def port_of(tensor: Tensor) -> Port:
+    """Where a cotangent of ``tensor`` enters the graph."""
+    with torch.inference_mode(False):  # a leaf's node is found by making a view of the leaf
+        edge = get_gradient_edge(tensor)
+    return Port(edge.node, edge.output_nr)
+
+
 def walk(outputs: Sequence[Tensor]) -> Graph:
     """The graph behind ``outputs``, each of which requires a gradient."""
-    edges = [get_gradient_edge(output) for output in outputs]
-    roots = tuple(Port(edge.node, edge.output_nr) for edge in edges)
+    roots = tuple(map(port_of, outputs))
     children: dict[Node, tuple[Port | None, ...]] = {}
     stack = [root.node for root in reversed(roots)]
     while stack:

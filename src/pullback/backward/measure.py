@@ -55,11 +55,19 @@ def difference(expected: Tensor, found: Tensor) -> float:
 
     Entries that are nan in both, or the same infinity in both, do not differ.
     """
-    left, right = _plain(expected), _plain(found)
+    if expected.layout is torch.sparse_coo and found.layout is torch.sparse_coo:
+        left, right = expected.coalesce(), found.coalesce()
+        if torch.equal(left.indices(), right.indices()):
+            return _dense_difference(left.values(), right.values())
+    return _dense_difference(_plain(expected), _plain(found))
+
+
+def _dense_difference(left: Tensor, right: Tensor) -> float:
     if left.shape != right.shape:
         return math.inf
     if torch.equal(left, right):
         return 0.0
+    left, right = _wide(left), _wide(right)
     gap = (left - right).abs()
     equal = (left == right) | (left.isnan() & right.isnan())
     gap = torch.where(equal, torch.zeros_like(gap), gap)
@@ -72,11 +80,9 @@ def difference(expected: Tensor, found: Tensor) -> float:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    dense = tensor.to_dense() if tensor.layout is not torch.strided or tensor.is_mkldnn else tensor
-    narrow = dense.dtype not in (
-        torch.float32,
-        torch.float64,
-        torch.complex64,
-        torch.complex128,
-    )
-    return dense.float() if narrow else dense
+    strided = tensor.layout is torch.strided and not tensor.is_mkldnn
+    return tensor if strided else tensor.to_dense()
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)

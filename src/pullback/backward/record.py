@@ -119,10 +119,23 @@ class BackwardRecord(PassData):
                 f"BackwardRecord.from_json: the record has format {body['format']!r}; this version "
                 f"of pullback reads format {FORMAT}. Record the pass again."
             )
-        saved = decode(_Saved, body["record"], "record")
-        fields = {f.name: getattr(saved, f.name) for f in dataclasses.fields(_Saved)}
-        record = cls(**{**fields, "deposits": Deposits(dict(saved.deposits))})
-        _check_references(record)
+        try:
+            saved = decode(_Saved, body["record"], "record")
+            fields = {f.name: getattr(saved, f.name) for f in dataclasses.fields(_Saved)}
+            record = cls(**{**fields, "deposits": Deposits(dict(saved.deposits))})
+            sound = _is_sound(record)
+        except RecordFormatError:
+            raise
+        except Exception as error:  # whatever an altered text leads to
+            raise RecordFormatError(
+                f"BackwardRecord.from_json: the record cannot be rebuilt ({error}); the text was "
+                f"altered or cut."
+            ) from error
+        if not sound:
+            raise RecordFormatError(
+                "BackwardRecord.from_json: an edge, output or leaf of the record points to "
+                "something that is not in it; the text was altered or cut."
+            )
         return record
 
 
@@ -136,20 +149,33 @@ def _parse(text: str) -> Any:
         ) from None
 
 
-def _check_references(record: BackwardRecord) -> None:
-    """Every index in a record must point into it, and every edge go forward."""
-    count = len(record.nodes)
-    edges = [edge for node in record.nodes for edge in node.edges]
-    sound = (
-        all(node.index == k for k, node in enumerate(record.nodes))
-        and all(o.node is None or 0 <= o.node < count for o in record.outputs)
-        and all(e.source is None and 0 <= e.target < count for e in record.seeds)
-        and all(e.source is not None and e.source < e.target < count for e in edges)
-        and all(e.source >= 0 for e in edges if e.source is not None)
-        and all(leaf.node is None or 0 <= leaf.node < count for leaf in record.leaves)
+def _is_sound(record: BackwardRecord) -> bool:
+    """Every reference in a record must point into it, and every edge go forward."""
+    nodes, keys = record.nodes, {leaf.key for leaf in record.leaves}
+    slots = [len(node.upstream) for node in nodes]
+
+    def a_place(node: int, slot: int) -> bool:
+        return 0 <= node < len(nodes) and 0 <= slot < slots[node]
+
+    seeds = all(
+        e.source is None and 0 <= e.position < len(record.outputs) and a_place(e.target, e.slot)
+        for e in record.seeds
     )
-    if not sound:
-        raise RecordFormatError(
-            "BackwardRecord.from_json: an edge, output or leaf of the record points to a node that "
-            "is not in it; the text was altered or cut."
-        )
+    edges = all(
+        e.source == node.index and node.index < e.target and a_place(e.target, e.slot)
+        for node in nodes
+        for e in node.edges
+    )
+    cotangents = [c for node in nodes for c in node.upstream if c is not None]
+    cotangents += [e.contribution for n in nodes for e in n.edges if e.contribution is not None]
+    return (
+        bool(record.outputs)
+        and all(node.index == k for k, node in enumerate(nodes))
+        and all(node.leaf is None or node.leaf in keys for node in nodes)
+        and all(o.node is None or a_place(o.node, o.slot) for o in record.outputs)
+        and all(leaf.node is None or 0 <= leaf.node < len(nodes) for leaf in record.leaves)
+        and all(key in keys for key in record.deposits)
+        and all(c.measured is not None or c.values is not None for c in cotangents)
+        and seeds
+        and edges
+    )

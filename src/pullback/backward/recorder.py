@@ -74,7 +74,10 @@ def record(
     Source: the hooks of ``torch.autograd.graph.Node``; PyTorch documentation, "Autograd mechanics".
     """
     _checks.one_of(_CALLER, "keep", keep, ("stats", "tensors"))
-    names = CallerNames()
+    _checks.flag(_CALLER, "accumulate", accumulate)
+    if retain_graph is not None:
+        _checks.flag(_CALLER, "retain_graph", retain_graph)
+    names = CallerNames(_CALLER)
     out = output_leaves(_CALLER, outputs, names)
     missing = _checks.missing_cotangents(out, cotangents)
     if missing:
@@ -121,6 +124,7 @@ def output_leaves(caller: str, outputs: Tree, names: CallerNames) -> Leaves:
     out = _checks.leaves_of(caller, "outputs", outputs, name=name)
     _checks.outside_transforms(caller, out.tensors)
     _checks.has_graph(caller, out)
+    _checks.has_values(caller, out)
     return out
 
 

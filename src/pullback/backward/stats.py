@@ -30,6 +30,7 @@ EMPTY = Stats(0.0, 0.0, 0.0, 0.0, 0)
 # Squares leave the range of a float outside of these, so the norm is taken again in float64.
 _SAFE_NORM = {torch.float64: (1e-150, 1e150), torch.complex128: (1e-150, 1e150)}
 _SAFE_NORM_SINGLE = (1e-15, 1e18)
+_MEASURED_AS_THEY_ARE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def entries(tensor: Tensor) -> tuple[Tensor, int, int]:
@@ -72,7 +73,7 @@ def stats_of(tensor: Tensor) -> Stats:
         return Stats(0.0, 0.0, 0.0, 1.0, 0)
     if values.is_complex():
         values = values.abs()
-    if values.dtype not in (torch.float32, torch.float64):
+    if values.dtype not in _MEASURED_AS_THEY_ARE:
         values = values.float()
     if values.numel() == 1:
         stats = _single(values.item(), copies)
@@ -100,7 +101,8 @@ def _zeros(values: Tensor) -> int:
 
 
 def _norm(values: Tensor, least: float, greatest: float) -> float:
-    norm = float(torch.linalg.vector_norm(values))
+    wide = torch.float64 if values.dtype is torch.float64 else torch.float32
+    norm = float(torch.linalg.vector_norm(values, dtype=wide))
     low, high = _SAFE_NORM.get(values.dtype, _SAFE_NORM_SINGLE)
     if low < norm < high or (least == 0 and greatest == 0):
         return norm

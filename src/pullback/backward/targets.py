@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import Node
 
 from .. import _checks
 from .._names import CallerNames
 from .._trees import Tree
 from .events import Key, Leaf
-from .graph import Graph, Port
+from .graph import Graph, Port, port_of
 from .provenance import parameter_name
 
 
@@ -75,8 +75,8 @@ def _port(tensor: Tensor, graph: Graph, leaf_node: Node | None) -> Port | None:
         return Port(leaf_node, 0)
     if tensor.is_leaf:
         return None
-    edge = get_gradient_edge(tensor)
-    return Port(edge.node, edge.output_nr) if edge.node in graph.children_of else None
+    port = port_of(tensor)
+    return port if port.node in graph.children_of else None
 
 
 def _has_grad(tensor: Tensor) -> bool:

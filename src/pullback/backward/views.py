@@ -29,6 +29,7 @@ from .stats import Stats
 _COLUMNS = ("node", "cotangent", "norm", "from")
 _DRAWN_ENTRIES = 250_000
 _DRAWN_NODES = 150
+_DRAWN_PANELS = 24
 
 
 def tree_page(data: PassData, formulas: bool, limit: int) -> Page:
@@ -200,7 +201,7 @@ def _box(data: PassData, node: PassNode) -> Box:
 
 
 def heatmaps(data: PassData) -> list[Heatmap]:
-    """Per output: its values and its cotangent, where kept; per leaf: its deposit."""
+    """Per output: its values and its cotangent, where kept; per leaf: its deposit. At most 24."""
     found = []
     for output in data.outputs:
         if output.values is not None and _drawable(output.values):
@@ -213,7 +214,7 @@ def heatmaps(data: PassData) -> list[Heatmap]:
         if _drawable(deposit):
             verb = "deposit on" if data.accumulate else "deposit for"
             found.append(heatmap(f"{verb} {label}", deposit))
-    return found
+    return found[:_DRAWN_PANELS]
 
 
 def _drawable(tensor: Tensor) -> bool:

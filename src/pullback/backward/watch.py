@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node
 from torch.utils.hooks import RemovableHandle
 
 from .. import _torch
 from .events import Cotangent
-from .graph import Graph, Port
+from .graph import Graph, Port, port_of
 from .measure import cotangent_of
 from .passlog import Gradients, Keeper, PassLog, Ports
 
@@ -33,7 +33,7 @@ class Marker:
             self.leaf = torch.ones((), device="cpu", requires_grad=True)
             self.output = self.leaf * 1
         self.weight = torch.ones((), device="cpu")
-        self.edge: GradientEdge = get_gradient_edge(self.leaf)
+        self.edge = GradientEdge(*port_of(self.leaf))
 
 
 class Watcher:

@@ -1,0 +1,145 @@
+"""Every private fact of torch that pullback rests on, tried on the installed version.
+
+``pullback doctor`` prints these probes and ``tests/contracts`` holds them.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._torch import (
+    Slot,
+    derivatives_yaml,
+    freed_tensor,
+    graph_task,
+    handle_hooks,
+    is_transform_tensor,
+    leaf_of,
+    next_sequence_number,
+    notes_of,
+    running_transform,
+    sequence_number,
+    slots,
+    watched_tensors,
+)
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One private fact: what it is for, whether it holds here, what is lost without it."""
+
+    name: str
+    holds: bool
+    detail: str
+    without: str
+
+
+def _probe_leaf() -> bool:
+    x = torch.ones(1, requires_grad=True)
+    return leaf_of((2 * x).grad_fn.next_functions[0][0]) is x  # type: ignore[union-attr, arg-type]
+
+
+def _probe_sequence() -> bool:
+    x = torch.ones(1, requires_grad=True)
+    before = next_sequence_number()
+    y = x.exp()
+    assert y.grad_fn is not None
+    return before <= sequence_number(y.grad_fn) < next_sequence_number()
+
+
+def _probe_metadata() -> bool:
+    y = torch.ones(2, 3, requires_grad=True).exp()
+    assert y.grad_fn is not None
+    notes_of(y.grad_fn)["probe"] = 1
+    gc.collect()
+    return notes_of(y.grad_fn).get("probe") == 1
+
+
+def _probe_slots() -> bool:
+    y = torch.ones(2, 3, requires_grad=True).exp()
+    assert y.grad_fn is not None
+    return slots(y.grad_fn) == (Slot((2, 3), torch.float32),)
+
+
+def _probe_hooks() -> bool:
+    y = torch.ones(2, requires_grad=True).exp()
+    assert y.grad_fn is not None
+
+    def probe(grad_outputs: Any) -> None: ...
+
+    y.grad_fn.register_prehook(probe)
+    handle = y.grad_fn.register_prehook(lambda grad_outputs: None)
+    return probe in handle_hooks(handle)
+
+
+def _probe_freed() -> bool:
+    y = torch.ones(2, requires_grad=True).exp()
+    assert y.grad_fn is not None
+    fresh = freed_tensor(y.grad_fn)
+    y.sum().backward()
+    return fresh is None and freed_tensor(y.grad_fn) == "result"
+
+
+def _probe_retaining() -> bool:
+    h = torch.ones(2, requires_grad=True).exp()
+    h.retain_grad()
+    assert h.grad_fn is not None
+    return any(tensor is h for tensor, _ in watched_tensors({h.grad_fn}).retaining)
+
+
+def _probe_task() -> bool:
+    seen: list[int] = []
+    y = torch.ones(2, requires_grad=True).exp()
+    assert y.grad_fn is not None
+    y.grad_fn.register_hook(lambda grad_inputs, grad_outputs: seen.append(graph_task()))
+    y.sum().backward(retain_graph=True)
+    y.sum().backward()
+    return len(set(seen)) == 2
+
+
+def _probe_transform() -> bool:
+    inside: list[str | None] = []
+
+    def look(x: Tensor) -> Tensor:
+        inside.append(running_transform() if is_transform_tensor(x) else None)
+        return x.sum()
+
+    torch.func.grad(look)(torch.ones(1))
+    return inside == ["grad"] and running_transform() is None
+
+
+def _probe_formulas() -> bool:
+    return re.search(r"^- name: sqrt\(", derivatives_yaml(), re.MULTILINE) is not None
+
+
+_PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
+    ("leaf of an AccumulateGrad node", _probe_leaf, "leaves are numbered, not named"),
+    ("sequence numbers of nodes", _probe_sequence, "pb.trace() finds no user calls"),
+    ("metadata kept on nodes", _probe_metadata, "pb.trace() finds no user calls"),
+    ("shapes a node expects", _probe_slots, "undefined cotangents have no shape"),
+    ("hooks of a node", _probe_hooks, "hooks on nodes are not named"),
+    ("freed tensors of a node", _probe_freed, "a freed graph is reported without the node"),
+    ("tensors that retain their gradient", _probe_retaining, "a look may fill their .grad"),
+    ("number of the running pass", _probe_task, "passes of other threads mix into a record"),
+    ("running torch.func transforms", _probe_transform, "torch's own error appears there"),
+    ("derivatives.yaml", _probe_formulas, "records quote no formulas"),
+)
+
+
+def capabilities() -> list[Capability]:
+    """Try every private fact on the installed torch."""
+    found = []
+    for name, probe, without in _PROBES:
+        try:
+            holds, detail = probe(), ""
+        except Exception as error:  # a probe that breaks in any way is a fact that does not hold
+            holds, detail = False, f"{type(error).__name__}: {error}"
+        found.append(Capability(name, holds, detail, without))
+    return found
