@@ -308,7 +308,7 @@ def test_inside_inference_mode_and_under_another_default_device() -> None:
     with torch.inference_mode():
         assert pb.record(out, v).conserved
     with torch.device("meta"):
-        told = pb.explain(out, v)
+        told = pb.explain(out, v, inputs={"x": x})
         weighed = pb.sensitivity(out, x, {"v": v})
     assert told.about("rows")[0].text.startswith("At this point, row i of out depends on x[i]")
     assert weighed.row_sum_range[0] == pytest.approx(2 * 2.71828, rel=1e-4)

@@ -38,7 +38,8 @@ def test_code_blocks_print_what_is_shown(
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {"__name__": "__main__"}
     for number, match in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8"))):
-        source = tmp_path / f"block{number}.py"
+        source = tmp_path / str(number) / "example.py"
+        source.parent.mkdir()
         source.write_text(match["code"], encoding="utf-8")
         exec(compile(match["code"], str(source), "exec"), scope)
         printed = capsys.readouterr().out
