@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 # Within backward/, in the order of the flow.
 BACKWARD: tuple[str, ...] = (
+    "kernels",
     "stats",
     "events",
     "codec",

@@ -10,13 +10,24 @@ import torch
 from . import draw
 from ._capabilities import Capability, capabilities
 from ._engines import ORDER, batched_gradients
+from .backward.stats import one_pass_kernel
 
-_PACKAGES = ("pullback", "torch", "numpy", "scipy", "rich", "matplotlib", "typer", "jinja2")
+_PACKAGES = (
+    "pullback",
+    "torch",
+    "numpy",
+    "scipy",
+    "numba",
+    "rich",
+    "matplotlib",
+    "typer",
+    "jinja2",
+)
 
 
 def report() -> tuple[str, bool]:
     """The text to print, and whether every capability holds."""
-    facts = [*capabilities(), _batching()]
+    facts = [*capabilities(), _batching(), _kernel()]
     page = draw.Page(
         "pullback doctor",
         (
@@ -51,6 +62,15 @@ def _row(capability: Capability) -> tuple[str, str, str]:
     if capability.holds:
         return capability.name, "yes", ""
     return capability.name, "NO", f"{capability.without} {capability.detail}".strip()
+
+
+def _kernel() -> Capability:
+    return Capability(
+        "statistics in one pass (numba)",
+        one_pass_kernel() is not None,
+        "",
+        "large cotangents are measured in several passes",
+    )
 
 
 def _batching() -> Capability:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from pullback.backward import stats as stats_module
 from pullback.backward.measure import difference, same_entries
 from pullback.backward.stats import Stats, stats_of
 
@@ -47,6 +49,50 @@ def test_against_numpy(name: str) -> None:
     assert stats.max == values.max()
     assert stats.zeros == pytest.approx((values == 0).mean(), abs=1e-12)
     assert stats.nonfinite == 0
+
+
+LARGE = {
+    "normal": torch.randn(300, 400),
+    "double": torch.randn(70_000, dtype=torch.float64),
+    "relu": torch.relu(torch.randn(1000, 101)),
+    "negative": -torch.rand(66_000) - 1,
+    "transposed": torch.randn(200, 700).t(),
+    "expanded": torch.randn(70_000, 1).expand(70_000, 3),
+    "signed zeros": torch.zeros(66_000) * torch.randn(66_000).sign(),
+    "tiny": torch.full((66_000,), 1e-30),
+    "huge": torch.full((66_000,), -1e30),
+    "one odd entry": torch.cat([torch.zeros(99_999), torch.tensor([-3.5])]),
+}
+
+
+@pytest.mark.parametrize("name", list(LARGE))
+def test_the_kernel_against_numpy(name: str) -> None:
+    tensor = LARGE[name]
+    values = tensor.double().numpy()
+    stats = stats_of(tensor)
+    scale = np.abs(values).max() or 1.0
+    assert stats.norm == pytest.approx(scale * np.linalg.norm((values / scale).ravel()), rel=2e-6)
+    assert (stats.min, stats.max) == (values.min(), values.max())
+    assert stats.zeros == pytest.approx((values == 0).mean(), abs=1e-12)
+    assert stats.nonfinite == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_the_kernel_leaves_what_is_not_finite_to_torch(bad: float) -> None:
+    tensor = torch.randn(70_000)
+    tensor[[5, 60_000]] = bad
+    stats = stats_of(tensor)
+    assert stats.nonfinite == 2
+    assert math.isnan(stats.max) == math.isnan(bad)
+
+
+def test_the_kernel_is_there_and_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = torch.randn(70_000)
+    fast = stats_module.stats_of(tensor)
+    assert stats_module.one_pass_kernel() is not None
+    monkeypatch.setattr(stats_module, "one_pass_kernel", lambda: None)
+    slow = stats_module.stats_of(tensor)
+    assert astuple(fast) == pytest.approx(astuple(slow), rel=1e-6)
 
 
 def test_complex_entries_are_measured_by_their_moduli() -> None:

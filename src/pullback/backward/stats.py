@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,6 +34,7 @@ EMPTY = Stats(0.0, 0.0, 0.0, 0.0, 0)
 # Squares leave the range of a float outside of these, so the norm is taken again in float64.
 _SAFE_NORM = {torch.float64: (1e-150, 1e150), torch.complex128: (1e-150, 1e150)}
 _SAFE_NORM_SINGLE = (1e-15, 1e18)
+_WORTH_A_KERNEL = 65_536
 _MEASURED_AS_THEY_ARE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -78,13 +83,45 @@ def stats_of(tensor: Tensor) -> Stats:
     if values.numel() == 1:
         stats = _single(values.item(), copies)
         return stats if implied == 0 else _with_implied(stats, implied, total)
+    stats = _in_one_pass(values, copies) or _number_by_number(values, copies)
+    return stats if implied == 0 else _with_implied(stats, implied, total)
+
+
+def _in_one_pass(values: Tensor, copies: int) -> Stats | None:
+    """By the compiled kernel, for what it is worth loading it for; None for everything else."""
+    plain = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
+    if not plain or values.numel() < _WORTH_A_KERNEL or not values.is_contiguous():
+        return None
+    measure = one_pass_kernel()
+    if measure is None:
+        return None
+    squares, least, greatest, zeros = measure(values.detach().reshape(-1).numpy())
+    norm = math.sqrt(squares) if math.isfinite(squares) else math.inf
+    low, high = _SAFE_NORM.get(values.dtype, _SAFE_NORM_SINGLE)
+    if not (low < norm < high or zeros == values.numel()):
+        return None
+    return Stats(norm * math.sqrt(copies), least, greatest, zeros / values.numel(), 0)
+
+
+@cache
+def one_pass_kernel() -> Callable[[npt.NDArray[Any]], tuple[float, float, float, int]] | None:
+    """None where numba cannot compile or store what it compiled."""
+    try:
+        from .kernels import measure
+
+        measure(np.ones(1, dtype=np.float32))
+    except Exception:  # numba fails in many ways; torch then measures as well, only slower
+        return None
+    return measure
+
+
+def _number_by_number(values: Tensor, copies: int) -> Stats:
     least, greatest = (float(bound) for bound in torch.aminmax(values))
     finite = math.isfinite(least) and math.isfinite(greatest)
     norm = _norm(values, least, greatest) * math.sqrt(copies) if finite else _unbounded(values)
     zeros = 0 if least > 0 or greatest < 0 else _zeros(values)
     nonfinite = 0 if finite else int((~values.isfinite()).sum()) * copies
-    stats = Stats(norm, least, greatest, zeros / values.numel(), nonfinite)
-    return stats if implied == 0 else _with_implied(stats, implied, total)
+    return Stats(norm, least, greatest, zeros / values.numel(), nonfinite)
 
 
 def _single(value: float, copies: int) -> Stats:
