@@ -108,7 +108,7 @@ def run(quick: bool) -> list[Table]:
             ("backward", "record, accumulate", "record, look", 'look, keep="tensors"'),
             tuple(_row(problem, quick) for problem in every),
             "The graph is retained in all of them, so that the forward is not timed. A look also "
-            "searches the process for tensors whose .grad it must leave alone: 10 to 25 ms.",
+            "searches the process for tensors whose .grad it must leave alone: 20 to 40 ms.",
         ),
         Table(
             "A forward pass, plain and traced",
