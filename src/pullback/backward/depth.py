@@ -65,7 +65,7 @@ def _levels(children: Mapping[Node, tuple[tuple[Node, int] | None, ...]]) -> dic
             open_ones = [child for child in below if child not in levels]
             if node in levels or not open_ones:
                 stack.pop()
-                levels.setdefault(node, 1 + max((levels[child] for child in below), default=0))
+                levels.setdefault(node, 1 + max((levels[child] for child in below), default=-1))
             else:
                 stack.extend(open_ones)
     return levels
