@@ -165,6 +165,15 @@ def version_of(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+# Classes of torch whose instances no operation returns to a user's program with a graph.
+_NEVER_COMPUTED = (
+    "torch.nn.parameter",
+    "torch._subclasses",
+    "torch.testing",
+    "torch.sparse.semi_structured",
+)
+
+
 def _tensor_types() -> list[type[Any]]:
     """Tensor and its subclasses. Compared by identity: hashing a class may run a user's code."""
     found: dict[int, type[Any]] = {id(Tensor): Tensor}
@@ -174,11 +183,11 @@ def _tensor_types() -> list[type[Any]]:
             if id(child) not in found:
                 found[id(child)] = child
                 stack.append(child)
-    return list(found.values())
+    return [t for t in found.values() if not str(t.__module__).startswith(_NEVER_COMPUTED)]
 
 
 def _live_tensors() -> list[Tensor]:
-    """Every tensor that Python can reach. A node knows its tensor only weakly, from C++.
+    """Every tensor in Python's reach that may have been computed; a node holds its own weakly.
 
     Found as what refers to the classes of tensors, as every instance does. ``gc.get_objects()``
     would also hand out the half-built tuples of other threads, whose construction fails while
