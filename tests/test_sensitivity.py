@@ -194,6 +194,75 @@ def test_a_backward_that_refuses_vmap_is_looped() -> None:
     assert math.isnan(s.cosines["a"]["b"])
 
 
+class Hidden(torch.autograd.Function):
+    """A backward that leaves autograd: its double VJP is silently zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 5
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.from_numpy(grad.detach().numpy() * 5)
+
+
+def test_row_sums_are_checked_beyond_the_cotangents_at_hand() -> None:
+    x = torch.ones(2, requires_grad=True)
+    out = torch.cat([x * 2, Hidden.apply(x)])
+    s = pb.sensitivity(out, x, {"first": torch.tensor([1.0, 0, 0, 0])})
+    assert s.row_sums.tolist() == [2, 2, 5, 5]
+    assert s.way == "J 1 row by row"
+
+
+def test_half_precision_row_sums_do_not_overflow() -> None:
+    x = torch.ones(1000, dtype=torch.float16, requires_grad=True)
+    out = torch.stack([(x * 100).sum(), x.sum()])
+    s = pb.sensitivity(out, x, {"a": torch.tensor([1.0, 0.0]).half()})
+    assert s.row_sum_range == (1000.0, 100000.0)
+
+
+@pytest.mark.parametrize("func", [lambda x: x.softmax(0), lambda x: torch.layer_norm(x, (8,))])
+def test_row_sums_that_cancel_accuse_nobody(func: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(8, requires_grad=True)
+    s = pb.sensitivity(func(x), x, {"uniform": torch.ones(8) / 8, "one": torch.eye(8)[0]})
+    assert s.notes == ()
+    assert s.way == "J 1 by double VJP"
+
+
+def test_bfloat16_totals_lie_within_their_row_sums() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(16, dtype=torch.bfloat16, requires_grad=True)
+    out = (torch.randn(16, 16, dtype=torch.bfloat16) @ x).tanh() * 20
+    largest = int(pb.sensitivity(out, x, {"v": torch.ones_like(out)}).row_sums.argmax())
+    s = pb.sensitivity(out, x, {"v": pb.cotangents.one_hot(out, (largest,))})
+    assert " NO " not in str(s)
+
+
+def test_unreached_inputs_are_said_and_refused() -> None:
+    base = torch.randn(4, 4, requires_grad=True)
+    other = torch.randn(2, requires_grad=True)
+    out = base * 2
+    s = pb.sensitivity(out, {"base": base, "other": other}, {"v": torch.ones(4, 4)})
+    assert s.notes == ("other is not reached from the outputs: its gradients are 0.",)
+    refused(
+        pb.GraphError,
+        "pb.sensitivity: `out` does not depend on `leaf 0`: no gradient can flow there. Pass "
+        "tensors that the outputs were computed from; a slice or copy made afterwards is another "
+        "tensor.",
+        lambda: pb.sensitivity(out, base[:2], {"v": torch.ones(4, 4)}),
+    )
+
+
+def test_sparse_gradients_are_filled() -> None:
+    table = nn.Embedding(10, 3, sparse=True)
+    out = table(torch.tensor([1, 4, 1]))
+    s = pb.sensitivity(out, table, {"v": torch.ones(3, 3)})
+    assert s.totals["v"] == 9
+    assert s.top("v", 1)[0][1][0] == 1
+    assert s.row_sum_range == (1.0, 1.0)
+
+
 def test_half_precision_totals_do_not_overflow() -> None:
     x = torch.ones(300, requires_grad=True, dtype=torch.float16)
     s = pb.sensitivity(x * 1000, x, {"v": torch.ones(300, dtype=torch.float16)})

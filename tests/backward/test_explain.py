@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import pullback as pb
+from pullback.backward.accumulation import multiple
 from pullback.backward.meanings import meaning_of
 from pullback.backward.regions import moving_region, region_of, region_text
 
@@ -223,6 +224,125 @@ def test_a_backward_that_refuses_batches_is_looped() -> None:
     assert evidence(told, "rows")["products of row masks by"] == "loop"
 
 
+def test_zeros_are_called_zeros() -> None:
+    x = leaf(2, 3)
+    told = pb.explain(x * 0, torch.ones(2, 3), inputs={"x": x})
+    assert texts(told, "deposits") == [
+        "x would receive a gradient of its own shape (2, 3), all zeros."
+    ]
+
+
+def test_complex_deposits_are_told() -> None:
+    z = torch.tensor([1 + 1j, 2.0], requires_grad=True)
+    told = pb.explain(z * z, torch.ones(2, dtype=torch.complex64), inputs={"z": z})
+    # torch gives conj(2 z) for z * z.
+    assert texts(told, "deposits") == [
+        "z would receive a gradient of its own shape (2,); the largest entry is 4+0j at [1]."
+    ]
+
+
+def test_a_leaf_that_is_written_by_a_hook_afterwards() -> None:
+    x = leaf(2)
+
+    def emptied(tensor: Tensor) -> None: ...
+
+    x.register_post_accumulate_grad_hook(emptied)
+    (text,) = texts(pb.explain(x.exp(), torch.ones(2), inputs={"x": x}), "accumulation")
+    assert text.endswith(
+        "Then test_a_leaf_that_is_written_by_a_hook_afterwards.emptied runs on it, and may change it."
+    )
+
+
+def test_computed_inputs_are_not_called_leaves() -> None:
+    x = leaf(2)
+    h = x * 2
+    told = pb.explain(h * 3, torch.ones(2), inputs={"h": h})
+    assert texts(told, "accumulation") == [
+        "h: it was computed, so a plain backward keeps no gradient for it; retain_grad(), or "
+        "backward(..., inputs=...), would write this deposit to its .grad."
+    ]
+    assert "(x)" in texts(told, "grad")[0] or "(leaf 0)" in texts(told, "grad")[0]
+
+
+def test_outputs_that_feed_each_other() -> None:
+    x = leaf(2)
+    h = x.exp()
+    told = pb.explain({"h": h, "out": h * 3}, {"h": torch.ones(2), "out": torch.ones(2)})
+    assert (
+        "would make it keep v and what flows back from the other outputs." in texts(told, "grad")[0]
+    )
+    assert texts(told, "grad")[1].endswith("would make it keep v.")
+
+
+def test_the_node_that_fails_is_the_one_that_is_named() -> None:
+    x = leaf(2)
+    a, b = x.exp(), x.sin()
+    out = (a + b).sum()
+    (text,) = texts(pb.explain(out), "retain_graph")
+    assert "a second backward then fails at SinBackward0, which needs self." in text
+    out.backward()
+    with pytest.raises(pb.GraphError, match="SinBackward0 needs what it had saved"):
+        pb.record(out)
+
+
+def test_nan_hides_where_rows_land() -> None:
+    x = torch.tensor([[0.0, 1.0], [1.0, 1.0]], requires_grad=True)
+    out = x.sqrt()
+    assert texts(pb.explain(out, torch.ones(2, 2), inputs={"x": x}), "rows") == [
+        "Where rows of out land in x cannot be told: the products hold nan."
+    ]
+
+
+def test_complex_outputs_have_rows_too() -> None:
+    x = leaf(3)
+    assert rows_text(lambda t: 1j * t, x).startswith("At this point, row i of out depends on x[i]")
+
+
+def test_sampled_rows_are_not_called_every_row() -> None:
+    m = torch.zeros(1000, 3)
+    m[:, 0] = 1
+    z = leaf(3, 1)
+    out = m @ z
+    (text,) = texts(pb.explain(out, torch.ones(1000, 1), inputs={"z": z}), "rows")
+    assert text == "At this point, out depends on z[0, :] in each of the 64 rows tried."
+
+
+def test_a_hook_of_the_users_never_meets_a_batch() -> None:
+    x = leaf(3)
+    h = x.exp()
+    seen: list[Tensor] = []
+    h.register_hook(seen.append)
+    told = pb.explain(h * 2, torch.ones(3), inputs={"x": x})
+    assert evidence(told, "rows")["products of row masks by"] == "loop"
+    assert all(torch.isfinite(grad).all() and grad.shape == (3,) for grad in seen)
+
+
+@pytest.mark.parametrize(
+    ("grad", "deposit", "times"),
+    [
+        ([2.0, 4.0], [1.0, 2.0], 2),
+        ([0.0, 0.0], [1.0, 2.0], 0),
+        ([2.0, 4.1], [1.0, 2.0], None),
+        ([12345.5, 0.0], [1.0, 0.0], None),
+        ([1000.0, 0.05], [1000.0, 0.01], None),
+        ([1.0, 0.0], [0.0, 0.0], None),
+        ([-1.0, -2.0], [1.0, 2.0], None),
+    ],
+)
+def test_multiples(grad: list[float], deposit: list[float], times: int | None) -> None:
+    assert multiple(torch.tensor(grad), torch.tensor(deposit)) == times
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_multiples_as_autograd_adds_them(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    deposit = torch.randn(50, dtype=dtype)
+    grad = torch.zeros(50, dtype=dtype)
+    for k in range(1, 8):
+        grad += deposit
+        assert multiple(grad, deposit) == k
+
+
 def test_many_leaves_are_summed_up() -> None:
     model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(6)])
     out = model(torch.ones(3, 2))
@@ -304,6 +424,12 @@ def ones_at(*rows: int, value: float = 1.0) -> Tensor:
             "inf or nan in 20 entries, which will spread",
         ),
         (torch.ones(()), "ones", "1, which asks for the gradient of y itself"),
+        (
+            torch.full((1000,), 1e-3, dtype=torch.float16).fill_(1.5e-3)
+            + torch.eye(1, 1000)[0].half() * 1e-3,
+            "weights",
+            "weights, which ask for the gradient of (v * y).sum()",
+        ),
         (torch.zeros(0, 3), "empty", "empty, as the output is: nothing flows back"),
         (
             torch.tensor([1j, 2, 3]),

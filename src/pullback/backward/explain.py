@@ -157,24 +157,27 @@ def _deposits(seen: BackwardRecord, reached: Sequence[Target]) -> Iterator[State
             text = f"{target.label} is empty and receives an empty gradient."
             yield Statement("deposits", text)
             continue
-        wide = dense.to(torch.complex128 if dense.is_complex() else torch.float64)
-        top = int(wide.abs().reshape(-1).argmax())
-        where = ", ".join(str(int(i)) for i in np.unravel_index(top, tuple(dense.shape)))
-        value = _scalar(wide.reshape(-1)[top].item())
-        yield Statement(
-            "deposits",
-            f"{target.label} would receive a gradient of its own shape {shape(dense.shape)}; the "
-            f"largest entry is {value}{f' at [{where}]' if where else ''}.",
-            (
-                ("norm", number(float(wide.abs().norm()))),
-                ("sum", _scalar(wide.sum().item())),
-                ("entries that are not 0", f"{int((wide != 0).sum())} of {wide.numel()}"),
-            ),
-        )
+        yield _one_deposit(target.label, dense)
     if len(reached) > _TOLD_LEAVES:
         rest = len(reached) - _TOLD_LEAVES
         text = f"{count(rest)} more leaves receive a gradient; the record lists them."
         yield Statement("deposits", text)
+
+
+def _one_deposit(label: str, dense: Tensor) -> Statement:
+    wide = dense.to(torch.complex128 if dense.is_complex() else torch.float64)
+    receives = f"{label} would receive a gradient of its own shape {shape(dense.shape)}"
+    top = int(wide.abs().reshape(-1).argmax())
+    place = ", ".join(str(int(i)) for i in np.unravel_index(top, tuple(dense.shape)))
+    largest = _scalar(wide.reshape(-1)[top].item()) + (f" at [{place}]" if place else "")
+    filled = int((wide != 0).sum())
+    text = f"{receives}; the largest entry is {largest}." if filled else f"{receives}, all zeros."
+    evidence = (
+        ("norm", number(float(wide.abs().norm()))),
+        ("sum", _scalar(wide.sum().item())),
+        ("entries that are not 0", f"{filled} of {wide.numel()}"),
+    )
+    return Statement("deposits", text, evidence)
 
 
 def _scalar(value: complex | float) -> str:
