@@ -56,16 +56,16 @@ def latch_all(children: Mapping[Node, tuple[tuple[Node, int] | None, ...]]) -> N
 
 def _levels(children: Mapping[Node, tuple[tuple[Node, int] | None, ...]]) -> dict[Node, int]:
     """The longest way from each node to a leaf."""
-    levels: dict[Node, int] = {}
-    for start in children:
-        stack = [start]
-        while stack:
-            node = stack[-1]
-            below = [port[0] for port in children[node] if port is not None]
-            open_ones = [child for child in below if child not in levels]
-            if node in levels or not open_ones:
-                stack.pop()
-                levels.setdefault(node, 1 + max((levels[child] for child in below), default=-1))
-            else:
-                stack.extend(open_ones)
+    levels = dict.fromkeys((node for node, ports in children.items() if not ports), 0)
+    stack = sorted((n for n in children if n not in levels), key=_torch.sequence_number)
+    stack.reverse()  # a node is younger than those below it, but for graphs put together by hand
+    while stack:
+        node = stack[-1]
+        below = [port[0] for port in children[node] if port is not None]
+        open_ones = [child for child in below if child not in levels]
+        if open_ones and node not in levels:
+            stack.extend(open_ones)
+            continue
+        stack.pop()
+        levels.setdefault(node, 1 + max((levels[child] for child in below), default=-1))
     return levels

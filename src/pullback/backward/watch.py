@@ -88,9 +88,10 @@ class Watcher:
     def _mark(self, sent: Gradients, received: Gradients) -> None:
         self.task = _torch.graph_task()
 
+    # The engine runs hooks with the grad mode of its pass, which is off: nothing here is recorded.
     def _watch_node(self, node: Node, ports: Ports) -> None:
         def posthook(sent: Gradients, received: Gradients) -> None:
-            with self._lock, torch.no_grad():
+            with self._lock:
                 log = self._log(_torch.graph_task())
                 event = log.received(node, received)
                 log.ran(event, ports, sent, list(zip(received, event.upstream, strict=True)))
@@ -102,12 +103,12 @@ class Watcher:
         begun: dict[int, Any] = {}
 
         def prehook(received: Gradients) -> None:
-            with self._lock, torch.no_grad():
+            with self._lock:
                 task = _torch.graph_task()
                 begun[task] = self._log(task).received(node, received)
 
         def posthook(sent: Gradients, received: Gradients) -> None:
-            with self._lock, torch.no_grad():
+            with self._lock:
                 task = _torch.graph_task()
                 self._log(task).ran(begun.pop(task), ports, sent, [])
 
@@ -118,7 +119,7 @@ class Watcher:
         """Read before the node runs: what it writes to ``.grad`` may be the same memory."""
 
         def prehook(received: Gradients) -> None:
-            with self._lock, torch.no_grad():
+            with self._lock:
                 self._log(_torch.graph_task()).deposited(Port(node, 0), received[0])
 
         self._add(self.node_hooks, node, node.register_prehook(prehook))
