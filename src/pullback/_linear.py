@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import torch
@@ -89,6 +89,8 @@ class GraphProducts:
         create_graph: bool | None = None,
     ) -> tuple[Tensor, ...]:
         deeper = self._is_differentiated(vectors, create_graph)
+        if deeper:
+            self._refuse_compiled()
         found = gradients(
             self._sources(), self.inputs, vectors, create_graph=deeper, retain_graph=retain_graph
         )
@@ -100,6 +102,8 @@ class GraphProducts:
 
     def many(self, batch: Sequence[Tensor], chunk_size: int | None = None) -> Batch:
         deeper = self._is_differentiated(batch, None)
+        if deeper:
+            self._refuse_compiled()
         found = batched_gradients(
             self._sources(), self.inputs, batch, chunk_size, like=self.like, create_graph=deeper
         )
@@ -130,6 +134,17 @@ class GraphProducts:
             or any(vector.requires_grad for vector in vectors)
             or _torch.gradient_transform_is_running()
         )
+
+    @cached_property
+    def compiled(self) -> bool:
+        """Whether the graph holds a region that torch.compile compiled."""
+        names = python_nodes([output for output in self.outputs if output.requires_grad])
+        return any(name.startswith("CompiledFunction") for name in names)
+
+    def _refuse_compiled(self) -> None:
+        """The backward of a compiled region is cut off silently when it is differentiated."""
+        if self.compiled:
+            _checks.compiled_region()
 
     def _without_private_graph(self, found: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if _torch.running_transform() is not None:
@@ -223,6 +238,8 @@ def _alias(primal: Tensor) -> Tensor:
     changing it in place is refused: through a plain view the change would rewrite the caller's
     graph, and the product would silently be the one at the changed value.
     """
+    if primal.is_inference():
+        return primal.clone().requires_grad_()
     if not primal.requires_grad:
         return primal.detach().requires_grad_()
     return primal.unsqueeze(0).unbind(0)[0]
@@ -249,23 +266,53 @@ class Transposed:
 
     The gradient ``g(w) = J' w`` is linear in ``w``, so its own VJP with the cotangent ``t`` is
     J t. The value of ``g`` at random ``probes`` costs nothing more and tells afterwards whether a
-    backward has hidden a part of itself from differentiation (``agrees``).
+    backward has hidden a part of itself from differentiation (``agrees``). Backward passes written
+    in Python do that, so where there is one, several more products have to agree, and closely.
     """
 
     map: GraphProducts
     probes: list[Tensor]
+    up: GraphProducts
 
     def agrees(self, tangents: Sequence[Tensor], results: Sequence[Tensor]) -> bool:
         """Whether the products seen so far are those of one J."""
-        return _pair_up(self.probes, results, self.map.outputs, tangents, self.map.like)
+        strict = python_nodes(self.up.outputs) != set()
+        if not _pair_up(self.probes, results, self.map.outputs, tangents, self.map.like, strict):
+            return False
+        return not strict or all(
+            is_adjoint(self.up, tangents, results, strict=True) for _ in range(_STRICT_PROBES)
+        )
+
+
+_STRICT_PROBES = 4
+
+
+def python_nodes(outputs: Sequence[Tensor]) -> set[str]:
+    """The names of the nodes behind ``outputs`` whose backward is written in Python."""
+    found: set[str] = set()
+    stack = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        if _torch.custom_function(node) is not None:
+            found.add(_torch.node_name(node))
+        below = {child for child, _ in node.next_functions if child is not None} - seen
+        seen |= below
+        stack.extend(below)
+    return found
 
 
 def is_adjoint(
-    products: GraphProducts, tangents: Sequence[Tensor], results: Sequence[Tensor]
+    products: GraphProducts,
+    tangents: Sequence[Tensor],
+    results: Sequence[Tensor],
+    strict: bool = False,
 ) -> bool:
     """Whether ``results`` can be J t for the J whose transpose ``products`` applies."""
-    probes = [probe(output) for output in products.outputs]
-    return _pair_up(probes, results, products.one(probes), tangents, products.outputs)
+    with torch.no_grad():
+        probes = [probe(output).detach() for output in products.outputs]
+        pulled = products.one(probes)
+    return _pair_up(probes, results, pulled, tangents, products.outputs, strict)
 
 
 def _pair_up(
@@ -274,8 +321,9 @@ def _pair_up(
     pulled: Sequence[Tensor],
     tangents: Sequence[Tensor],
     outputs: Sequence[Tensor],
+    strict: bool,
 ) -> bool:
-    """``<w, J t> = <J' w, t>`` up to rounding, or not finite on both sides alike."""
+    """``<w, J t> = <J' w, t>`` up to rounding; or not finite on both sides, unless ``strict``."""
     triples = zip(probes, results, outputs, strict=True)
     rows = [(w, result) for w, result, output in triples if output.requires_grad]
     columns = list(zip(pulled, tangents, strict=True))
@@ -283,9 +331,10 @@ def _pair_up(
         left, left_size = _inner(rows)
         right, right_size = _inner(columns)
     if not math.isfinite(left_size + right_size):
-        return not math.isfinite(right_size)
+        return not strict and not math.isfinite(right_size)
     eps = max((torch.finfo(t.dtype).eps for pair in rows + columns for t in pair), default=0.0)
-    return abs(left - right) <= 10 * math.sqrt(eps) * (left_size + right_size)
+    tolerance = min(10 * math.sqrt(eps), (16 if eps > 1e-4 else 1000) * eps if strict else 1.0)
+    return abs(left - right) <= tolerance * (left_size + right_size)
 
 
 def transposed(products: GraphProducts) -> Transposed:
@@ -301,7 +350,9 @@ def transposed(products: GraphProducts) -> Transposed:
     ]
     private = [*products.private, *probes]
     return Transposed(
-        GraphProducts(outputs, probes, products.outputs, private, products.outside), probes
+        GraphProducts(outputs, probes, products.outputs, private, products.outside),
+        probes,
+        products,
     )
 
 
@@ -320,9 +371,7 @@ def _inner(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
     """The real inner product over all pairs, and the 2-norm of its terms."""
     total, squares = 0.0, 0.0
     for a, b in pairs:
-        terms = _as_real(a) * _as_real(b)
-        if terms.dtype in (torch.float16, torch.bfloat16):
-            terms = terms.float()
+        terms = _as_real(a).double() * _as_real(b).double()
         value, size = torch.stack((terms.sum(), torch.linalg.vector_norm(terms))).tolist()
         total, squares = total + value, squares + size * size
     return total, math.sqrt(squares)

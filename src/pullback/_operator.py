@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,7 +95,10 @@ class _Matrix:
 
         def on_arrays(product: Callable[[Tensor], Tensor], ndim: int) -> Callable[[Any], Any]:
             def apply(array: Any) -> Any:
-                given = torch.as_tensor(array, dtype=self.dtype, device=self.device)
+                if np.iscomplexobj(array):
+                    return apply(np.real(array)) + 1j * apply(np.imag(array))
+                copied = np.array(array, dtype=dtype, order="C")  # strides may be negative
+                given = torch.as_tensor(copied, dtype=self.dtype, device=self.device)
                 return product(given.reshape(-1) if ndim == 1 else given).detach().cpu().numpy()
 
             return apply

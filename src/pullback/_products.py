@@ -191,7 +191,12 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
     """
     if not _torch.plain_autograd_sees_everything():
         return _vjp_in_transform(func, primals, has_aux)
+    state = RandomState(primals)
     forward = run("vjp", func, primals, has_aux)
+    if forward.products.outside and forward.products.compiled:
+        # Plain autograd would cut derivatives of the product there; torch.func does not compile.
+        state.restore()
+        return _vjp_in_transform(func, primals, has_aux)
     if not all(t.is_floating_point() or t.is_complex() for t in forward.flat):
         _checks.differentiable_outputs("vjp", _checks.leaves_of("vjp", "out", forward.outputs))
     pull = VJP(forward.products, forward.flat, forward.outputs, primals)

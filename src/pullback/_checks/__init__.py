@@ -21,6 +21,7 @@ from .functions import HIDDEN_BACKWARD as HIDDEN_BACKWARD
 from .functions import IN_PLACE_NOTE as IN_PLACE_NOTE
 from .functions import NOT_ADJOINT as NOT_ADJOINT
 from .functions import argnums_for as argnums_for
+from .functions import compiled_region as compiled_region
 from .functions import differentiable_outputs as differentiable_outputs
 from .functions import differentiable_primals as differentiable_primals
 from .functions import no_jvp as no_jvp

@@ -160,3 +160,11 @@ def argnums_for(caller: str, argnums: int | tuple[int, ...], count: int) -> tupl
             f"twice."
         )
     return places
+
+
+def compiled_region() -> NoReturn:
+    raise UnsupportedError(
+        "pullback: this product may be differentiated again, and it runs through a region that "
+        "torch.compile compiled, whose backward torch cannot differentiate. Pass the function "
+        "that is not compiled; or take the product under torch.no_grad()."
+    )
