@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_torch",),
     ("_checks", "_capabilities", "draw"),
     ("_names", "_engines", "cotangents"),
+    ("_adjoint",),
     ("_linear",),
     ("_products",),
     ("_operator",),

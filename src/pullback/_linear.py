@@ -6,11 +6,10 @@ hooks stay out of the products, and are still there for derivatives of them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +18,7 @@ from torch.autograd.graph import GradientEdge, Node
 from torch.utils import _pytree as pytree
 
 from . import _checks, _torch
+from ._adjoint import STRICT_PROBES, is_adjoint, pair_up, probe, python_nodes
 from ._engines import Batch, Source, batched_gradients, climb_down, gradients
 from ._trees import Tree
 
@@ -188,7 +188,10 @@ def run(caller: str, func: Callable[..., Any], primals: Sequence[Any], has_aux: 
         for alias, primal in zip(aliases, flat, strict=True):
             if value is alias and (keep or not primal.requires_grad):
                 return primal
-        return reach.visible(value) if keep else value.detach()
+        if not keep or not reach.outside(value):
+            return value.detach()
+        # Hooks that the caller puts on a view of its own stay out of the products.
+        return value.view_as(value) if value.layout is torch.strided else value
 
     single = isinstance(returned, Tensor)
     visible = shown(returned) if single else pytree.tree_map(shown, returned)
@@ -277,64 +280,13 @@ class Transposed:
     def agrees(self, tangents: Sequence[Tensor], results: Sequence[Tensor]) -> bool:
         """Whether the products seen so far are those of one J."""
         strict = python_nodes(self.up.outputs) != set()
-        if not _pair_up(self.probes, results, self.map.outputs, tangents, self.map.like, strict):
+        if not pair_up(self.probes, results, self.map.outputs, tangents, self.map.like, strict):
             return False
+        up = self.up
         return not strict or all(
-            is_adjoint(self.up, tangents, results, strict=True) for _ in range(_STRICT_PROBES)
+            is_adjoint(up.one, up.outputs, tangents, results, strict=True)
+            for _ in range(STRICT_PROBES)
         )
-
-
-_STRICT_PROBES = 4
-
-
-def python_nodes(outputs: Sequence[Tensor]) -> set[str]:
-    """The names of the nodes behind ``outputs`` whose backward is written in Python."""
-    found: set[str] = set()
-    stack = [output.grad_fn for output in outputs if output.grad_fn is not None]
-    seen = set(stack)
-    while stack:
-        node = stack.pop()
-        if _torch.custom_function(node) is not None:
-            found.add(_torch.node_name(node))
-        below = {child for child, _ in node.next_functions if child is not None} - seen
-        seen |= below
-        stack.extend(below)
-    return found
-
-
-def is_adjoint(
-    products: GraphProducts,
-    tangents: Sequence[Tensor],
-    results: Sequence[Tensor],
-    strict: bool = False,
-) -> bool:
-    """Whether ``results`` can be J t for the J whose transpose ``products`` applies."""
-    with torch.no_grad():
-        probes = [probe(output).detach() for output in products.outputs]
-        pulled = products.one(probes)
-    return _pair_up(probes, results, pulled, tangents, products.outputs, strict)
-
-
-def _pair_up(
-    probes: Sequence[Tensor],
-    results: Sequence[Tensor],
-    pulled: Sequence[Tensor],
-    tangents: Sequence[Tensor],
-    outputs: Sequence[Tensor],
-    strict: bool,
-) -> bool:
-    """``<w, J t> = <J' w, t>`` up to rounding; or not finite on both sides, unless ``strict``."""
-    triples = zip(probes, results, outputs, strict=True)
-    rows = [(w, result) for w, result, output in triples if output.requires_grad]
-    columns = list(zip(pulled, tangents, strict=True))
-    with torch.no_grad():
-        left, left_size = _inner(rows)
-        right, right_size = _inner(columns)
-    if not math.isfinite(left_size + right_size):
-        return not strict and not math.isfinite(right_size)
-    eps = max((torch.finfo(t.dtype).eps for pair in rows + columns for t in pair), default=0.0)
-    tolerance = min(10 * math.sqrt(eps), (16 if eps > 1e-4 else 1000) * eps if strict else 1.0)
-    return abs(left - right) <= tolerance * (left_size + right_size)
 
 
 def transposed(products: GraphProducts) -> Transposed:
@@ -354,31 +306,6 @@ def transposed(products: GraphProducts) -> Transposed:
         probes,
         products,
     )
-
-
-@cache
-def _generator(device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed(0)
-
-
-def probe(output: Tensor) -> Tensor:
-    """Random, so that no structure of J hides from it; from a generator of our own."""
-    probe = torch.empty_like(output, requires_grad=False)
-    return probe.normal_(generator=_generator(output.device)).requires_grad_()
-
-
-def _inner(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """The real inner product over all pairs, and the 2-norm of its terms."""
-    total, squares = 0.0, 0.0
-    for a, b in pairs:
-        terms = _as_real(a).double() * _as_real(b).double()
-        value, size = torch.stack((terms.sum(), torch.linalg.vector_norm(terms))).tolist()
-        total, squares = total + value, squares + size * size
-    return total, math.sqrt(squares)
-
-
-def _as_real(t: Tensor) -> Tensor:
-    return torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
 
 
 class RandomState:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _checks
+from ._adjoint import is_adjoint, probe
 from ._engines import Batch, chunks
 from ._errors import UnsupportedError
 from ._linear import (
@@ -18,8 +19,6 @@ from ._linear import (
     ForwardProducts,
     Products,
     RandomState,
-    is_adjoint,
-    probe,
     run,
     transposed,
 )
@@ -289,7 +288,8 @@ def _forward_products(
     products = ForwardProducts(func, primals, forward.flat, state)
     reason = f"double VJP was left: {_checks.first_line(refused)}"
     try:
-        if not is_adjoint(forward.products, tangents, products.one(tangents)):
+        up = forward.products
+        if not is_adjoint(up.one, up.outputs, tangents, products.one(tangents)):
             raise RuntimeError(_checks.NOT_ADJOINT)
     except RuntimeError as error:
         refusal = _checks.no_jvp("JacobianOperator", refused, error)
