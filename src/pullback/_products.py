@@ -94,17 +94,8 @@ class VJP:
         Raises:
             CotangentError: a cotangent is missing or does not pair with its output.
         """
-        only = self._only
-        if (
-            only is not None
-            and isinstance(cotangents, Tensor)
-            and cotangents.shape == only.shape
-            and cotangents.dtype == only.dtype
-            and cotangents.device == only.device
-        ):
-            checked: tuple[Tensor, ...] = (cotangents,)
-        else:
-            checked = self._checked(cotangents)
+        fits = self._plainly_fits(cotangents, lead=0)
+        checked = (cotangents,) if fits else self._checked(cotangents)
         return self._rebuilt(self._products.one(checked, retain_graph, create_graph))
 
     def batched(self, cotangents: Tree, chunk_size: int | None = None) -> tuple[Any, ...]:
@@ -126,7 +117,10 @@ class VJP:
         'vmap'
         """
         _checks.chunk_size("pull.batched", chunk_size)
-        checked = _checks.batched_cotangents_for("pull.batched", self._leaves(), cotangents)
+        if self._plainly_fits(cotangents, lead=1):
+            checked: tuple[Tensor, ...] = (cotangents,)
+        else:
+            checked = _checks.batched_cotangents_for("pull.batched", self._leaves(), cotangents)
         batch = self._products.many(checked, chunk_size)
         self.engine, self.notes = batch.engine, batch.reasons
         return self._rebuilt(batch.gradients)
@@ -134,6 +128,18 @@ class VJP:
     def __repr__(self) -> str:
         shapes = ", ".join(_checks.shape_text(output.shape) for output in self._outputs)
         return f"VJP(cotangents of shape {shapes})"
+
+    def _plainly_fits(self, cotangents: Tree, lead: int) -> bool:
+        """Whether this is one tensor for one output, of its type, with ``lead`` more axes."""
+        only = self._only
+        return (
+            only is not None
+            and isinstance(cotangents, Tensor)
+            and cotangents.ndim == only.ndim + lead
+            and cotangents.shape[lead:] == only.shape
+            and cotangents.dtype == only.dtype
+            and cotangents.device == only.device
+        )
 
     def _checked(self, cotangents: Tree) -> tuple[Tensor, ...]:
         leaves = self._leaves()
