@@ -22,7 +22,6 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-ACCUMULATE = "AccumulateGrad"
 _TORCH_ROOT = str(Path(torch.__file__).parent) + os.sep
 _PACKAGE_ROOT = str(Path(__file__).parent) + os.sep
 # Programs that pullback ships to be read and run stand where a user's program would.
@@ -114,10 +113,6 @@ def running_transform() -> str | None:
 
 def is_transform_tensor(tensor: Tensor) -> bool:
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
-
-
-def forward_ad_is_active() -> bool:
-    return int(forward_ad._current_level) >= 0
 
 
 def plain_autograd_sees_everything() -> bool:

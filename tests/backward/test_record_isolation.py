@@ -141,6 +141,18 @@ def test_a_nested_backward_in_a_users_hook_is_another_pass() -> None:
     assert torch.equal(record.deposits[0], 2 * x.detach().exp())
 
 
+def test_a_nested_pass_that_builds_a_graph_is_passed_over() -> None:
+    """Its cotangents require gradients; measuring them would warn, and hold their graph."""
+    x = ones(5000)
+    c = x.exp()
+    h = c * 2
+    inner = (c * c).sum()
+    h.register_hook(lambda grad: (torch.autograd.grad(inner, x, create_graph=True), None)[1])
+    record = pb.record(h.sum())
+    assert len(record.nodes) == 4
+    assert record.conserved
+
+
 def test_what_a_reentrant_checkpoint_writes_is_not_this_pass() -> None:
     w, x = ones(), ones()
     out = (checkpoint(lambda a: (a * w).sin(), x * 1, use_reentrant=True) * w).sum()

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pullback.draw import Heatmap
-from pullback.draw.figures import bars_figure, heatmaps_figure
+from pullback.draw.figures import heatmaps_figure
 
 
 def rendered(figure: Figure) -> Figure:
@@ -86,25 +86,13 @@ def test_edge_cases_draw_without_a_warning(values: np.ndarray, texts: list[str])
 
 
 def test_no_panels_at_all() -> None:
-    assert rendered(heatmaps_figure([])).axes == rendered(bars_figure("", [])).axes == []
+    assert rendered(heatmaps_figure([])).axes == []
 
 
 def test_names_are_drawn_literally() -> None:
     name = r"$\frac{1 日 \x1b"
     figure = rendered(heatmaps_figure([Heatmap(name, np.eye(1), name, name, name)], name))
     assert figure.axes[0].get_title(loc="left") == r"$\frac{1 � \x1b"
-    rendered(bars_figure(name, [(name, [(name, 1.0)])]))
-
-
-def test_bars_show_names_and_values_from_the_top() -> None:
-    groups = [("first row", [("w[0]", 2.5), ("b", -1.0), ("c", float("nan"))]), ("none", [])]
-    figure = rendered(bars_figure("Largest", groups))
-    bars, empty = figure.axes
-    assert [label.get_text() for label in bars.get_yticklabels()] == ["w[0]", "b", "c"]
-    assert written(bars) == ["2.5", "-1", "nan"]
-    assert [patch.get_width() for patch in bars.patches] == [2.5, -1.0, 0.0]
-    assert bars.yaxis_inverted()
-    assert [empty.get_title(loc="left"), *written(empty)] == ["none", "no entries"]
 
 
 def test_no_window_and_no_global_state() -> None:

@@ -20,7 +20,7 @@ from .. import _torch
 from .events import Cotangent
 from .graph import Graph, Port, port_of
 from .measure import cotangent_of
-from .passlog import Gradients, Keeper, PassLog, Ports
+from .passlog import Fired, Gradients, Keeper, PassLog, Ports
 
 Names = tuple[str, ...]
 
@@ -88,11 +88,22 @@ class Watcher:
     def _mark(self, sent: Gradients, received: Gradients) -> None:
         self.task = _torch.graph_task()
 
-    # The engine runs hooks with the grad mode of its pass, which is off: nothing here is recorded.
+    def _current(self) -> PassLog | None:
+        """The log of the pass that runs this hook; None where that is surely not the watched one.
+
+        The engine runs hooks with the grad mode of their pass, and the watched one builds no graph.
+        """
+        task = _torch.graph_task()
+        if torch.is_grad_enabled() or self.task not in (None, task):
+            return None
+        return self._log(task)
+
     def _watch_node(self, node: Node, ports: Ports) -> None:
         def posthook(sent: Gradients, received: Gradients) -> None:
             with self._lock:
-                log = self._log(_torch.graph_task())
+                log = self._current()
+                if log is None:
+                    return
                 event = log.received(node, received)
                 log.ran(event, ports, sent, list(zip(received, event.upstream, strict=True)))
 
@@ -100,17 +111,19 @@ class Watcher:
 
     def _watch_custom(self, node: Node, ports: Ports) -> None:
         """A custom backward may write into the cotangent it is given: read that beforehand."""
-        begun: dict[int, Any] = {}
+        begun: dict[PassLog, Fired] = {}
 
         def prehook(received: Gradients) -> None:
             with self._lock:
-                task = _torch.graph_task()
-                begun[task] = self._log(task).received(node, received)
+                log = self._current()
+                if log is not None:
+                    begun[log] = log.received(node, received)
 
         def posthook(sent: Gradients, received: Gradients) -> None:
             with self._lock:
-                task = _torch.graph_task()
-                self._log(task).ran(begun.pop(task), ports, sent, [])
+                log = self._current()
+                if log is not None and log in begun:
+                    log.ran(begun.pop(log), ports, sent, [])
 
         self._add(self.node_hooks, node, node.register_prehook(prehook))
         self._add(self.sending_hooks, node, node.register_hook(posthook))
@@ -120,7 +133,9 @@ class Watcher:
 
         def prehook(received: Gradients) -> None:
             with self._lock:
-                self._log(_torch.graph_task()).deposited(Port(node, 0), received[0])
+                log = self._current()
+                if log is not None:
+                    log.deposited(Port(node, 0), received[0])
 
         self._add(self.node_hooks, node, node.register_prehook(prehook))
 

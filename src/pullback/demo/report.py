@@ -11,7 +11,7 @@ from ..draw.html import to_html
 from .network import Trained, trained_network
 from .tutorial import Exercise, FirstSteps, exercise, first_steps
 
-_PRINTED_COMMANDS = "backward(v) on a tensor: what it computed, and why"
+_TITLE = "backward(v) on a tensor: what it computed, and why"
 
 
 def run(out: Path) -> Path:
@@ -22,7 +22,7 @@ def run(out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     target = out / "report.html"
     blocks = (*_steps_blocks(steps), *_exercise_blocks(weighed), *_network_blocks(network))
-    target.write_text(to_html(Page(_PRINTED_COMMANDS, blocks)), encoding="utf-8")
+    target.write_text(to_html(Page(_TITLE, blocks)), encoding="utf-8")
     return target
 
 

@@ -20,7 +20,6 @@ _CHARACTER = 6.6
 _TITLE_CHARACTER = 7.4
 _BAR_STEPS = 20
 _BAR_WIDTH = 160.0
-_ROW_LABEL_WIDTH = 16.0
 
 
 @dataclass(frozen=True, slots=True)

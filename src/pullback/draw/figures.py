@@ -1,4 +1,4 @@
-"""Heatmaps and bars as matplotlib figures, made without pyplot: no state, no window."""
+"""Heatmaps as matplotlib figures, made without pyplot: no state, no window."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -19,7 +19,6 @@ from .page import Heatmap
 from .palette import BLUE, ORANGE, WHITE_TEXT_FROM, strength
 
 _PER_ROW = 4
-_BARS_PER_ROW = 3
 _LEGIBLE = 12
 # A panel is about 200 pixels wide: more cells than pixels would drop some unseen.
 _MOST_CELLS = 128
@@ -44,19 +43,6 @@ def heatmaps_figure(heatmaps: Sequence[Heatmap], title: str = "", shared: bool =
     for place, heatmap in enumerate(heatmaps):
         axes = figure.add_subplot(down, across, place + 1)
         _draw_heatmap(figure, axes, heatmap, limit)
-    return figure
-
-
-def bars_figure(title: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> Figure:
-    """Draw one panel of horizontal bars per group of (name, value) pairs, the first on top."""
-    across = min(_BARS_PER_ROW, max(1, len(groups)))
-    down = max(1, -(-len(groups) // across))
-    longest = max((len(bars) for _, bars in groups), default=0)
-    figure = _figure((1 + 4.2 * across, 0.6 + down * (1.1 + 0.3 * max(longest, 2))), title)
-    for place, (name, bars) in enumerate(groups):
-        axes = figure.add_subplot(down, across, place + 1)
-        axes.set_title(_drawable(name), loc="left", fontsize=10, parse_math=False)
-        _draw_bars(axes, bars)
     return figure
 
 
@@ -137,26 +123,6 @@ def _write_values(axes: Axes, values: FloatMatrix, end: float) -> None:
             color="white" if strong else _INK,
             bbox=None if isfinite(value) else {"facecolor": _BROKEN, "edgecolor": "none", "pad": 1},
         )
-
-
-def _draw_bars(axes: Axes, bars: Sequence[tuple[str, float]]) -> None:
-    if not bars:
-        _say_empty(axes, "no entries")
-        return
-    lengths = [float(value) if isfinite(value) else 0.0 for _, value in bars]
-    places = range(len(bars))
-    drawn = axes.barh(
-        places, lengths, color=[BLUE if length < 0 else ORANGE for length in lengths], height=0.7
-    )
-    axes.bar_label(drawn, [number(value) for _, value in bars], padding=3, fontsize=8)
-    axes.set_yticks(places, [_drawable(name) for name, _ in bars], fontsize=8, parse_math=False)
-    axes.invert_yaxis()
-    axes.axvline(0, color=_SOFT, linewidth=0.8)
-    low, high = min(0.0, *lengths), max(0.0, *lengths)
-    room = 0.2 * (high - low) or 1.0
-    axes.set_xlim(low - (room if low < 0 else 0), high + (room if high > 0 or low == 0 else 0))
-    axes.tick_params(labelsize=8, length=2)
-    axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def _say_empty(axes: Axes, note: str) -> None:
