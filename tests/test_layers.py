@@ -23,6 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_linear",),
     ("_products",),
     ("_operator",),
+    ("sparse",),
+    ("_jacobian",),
     ("backward",),
     ("_rowsums",),
     ("_sensitivity",),
@@ -145,6 +147,9 @@ MAY_DIFFERENTIATE = {
     "_engines",
     "_linear",
     "_products",
+    "sparse.capture",
+    "sparse.products",
+    "sparse.backward_graph",
     "backward.recorder",
     "backward.offers",
     "_capabilities",  # its probes

@@ -8,6 +8,8 @@ from ._errors import PullbackError as PullbackError
 from ._errors import RecordFormatError as RecordFormatError
 from ._errors import TreeError as TreeError
 from ._errors import UnsupportedError as UnsupportedError
+from ._jacobian import jacobian as jacobian
+from ._jacobian import jacobian_of as jacobian_of
 from ._operator import JacobianOperator as JacobianOperator
 from ._products import VJP as VJP
 from ._products import jvp as jvp
@@ -19,3 +21,9 @@ from .backward.explain import explain as explain
 from .backward.provenance import trace as trace
 from .backward.record import BackwardRecord as BackwardRecord
 from .backward.recorder import record as record
+from .sparse.coloring import Coloring as Coloring
+from .sparse.coloring import color as color
+from .sparse.pattern import SparsityPattern as SparsityPattern
+from .sparse.plan import Plan as Plan
+from .sparse.planning import plan_jacobian as plan_jacobian
+from .sparse.verify import verify as verify

@@ -193,7 +193,7 @@ class JacobianOperator(_Matrix):
         _checks.real(self._name, outputs, "output")
         _checks.real(self._name, _checks.leaves_of(self._name, "primals", chosen), "input")
         self._down: Products
-        self.engine, self._down, self._reason = _forward_products(forward, selected, chosen, state)
+        self.engine, self._down, self._reason = forward_products(forward, selected, chosen, state)
         super().__init__(forward.flat, like, self._down, forward.products)
 
     @property
@@ -268,7 +268,7 @@ class _NoProducts:
         raise self._refusal
 
 
-def _forward_products(
+def forward_products(
     forward: Forward, func: Callable[..., Any], primals: tuple[Any, ...], state: RandomState
 ) -> tuple[str, Products, tuple[str, ...]]:
     """How J t is computed: the engine, its products, and why not by a faster one.

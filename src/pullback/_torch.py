@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -115,6 +117,31 @@ def is_transform_tensor(tensor: Tensor) -> bool:
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
+@contextmanager
+def outside_transforms() -> Iterator[None]:
+    """As if no torch.func transform were running: for work on plain tensors of our own."""
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        yield
+    else:
+        with temporarily_clear_interpreter_stack():
+            yield
+
+
+def plain_sample(tensor: Tensor) -> Tensor:
+    """A plain tensor of the shape that a transform shows: of a batch, its first entry."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        batched = functorch.is_batchedtensor(tensor)
+        place = functorch.maybe_get_bdim(tensor) if batched else 0
+        tensor = functorch.get_unwrapped(tensor)
+        if batched:
+            with outside_transforms():
+                tensor = tensor.select(place, 0)
+    return tensor
+
+
 def plain_autograd_sees_everything() -> bool:
     """Whether ``torch.autograd.grad`` is the outermost differentiation running here."""
     return (
@@ -153,6 +180,33 @@ def handle_hooks(handle: RemovableHandle) -> list[Callable[..., Any]]:
 def graph_task() -> int:
     """The number of the backward pass that is running in this thread."""
     return int(torch._C._current_graph_task_id())
+
+
+class RunningNode(NamedTuple):
+    """A node whose backward runs now. ``built_in``: torch's own formula, not a user's Python."""
+
+    name: str
+    number: int
+    built_in: bool
+
+
+def running_node() -> RunningNode | None:
+    """The node whose backward this thread is in; hooks between nodes are in none."""
+    node = cast(Node | None, torch._C._current_autograd_node())
+    if node is None:
+        return None
+    return RunningNode(node_name(node), sequence_number(node), custom_function(node) is None)
+
+
+def user_line() -> str:
+    """``model.py:12``: the innermost running line that is neither torch's nor pullback's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not (is_library_file(name) or name.startswith("<")):
+            return f"{Path(name).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
 
 
 def version_of(tensor: Tensor) -> int:

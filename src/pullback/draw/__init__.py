@@ -4,6 +4,9 @@
 jinja2 and matplotlib with them.
 """
 
+from .braille import Places as Places
+from .braille import braille_lines as braille_lines
+from .braille import places_facts as places_facts
 from .layout import Layout as Layout
 from .layout import PlacedArrow as PlacedArrow
 from .layout import PlacedBox as PlacedBox
@@ -45,15 +48,18 @@ __all__ = [
     "Page",
     "PlacedArrow",
     "PlacedBox",
+    "Places",
     "Sentence",
     "Table",
     "as_matrix",
+    "braille_lines",
     "count",
     "diagram_svg",
     "heatmap_svg",
     "number",
     "percent",
     "place",
+    "places_facts",
     "shape",
     "to_text",
 ]

@@ -1,0 +1,266 @@
+"""The front door of flow 1: ``jacobian`` and ``jacobian_of``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _checks, _torch
+from ._trees import flatten
+from .sparse.arguments import Arguments, arguments_for
+from .sparse.choice import choose
+from .sparse.evaluate import values_of
+from .sparse.layouts import LAYOUTS, blocks, matrix, refill
+from .sparse.leaf import leaf
+from .sparse.plan import Plan
+from .sparse.products import Existing, Function
+from .sparse.session import Session
+from .sparse.study import pattern_here
+
+
+class Jacobian:
+    """A function that returns the Jacobian of ``func``: what ``pb.jacobian`` gives.
+
+    ``plan`` is the plan of the last call (None for a dense one), ``engine`` says how its products
+    were computed and ``notes`` why not in a faster way.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        argnums: int | tuple[int, ...],
+        plan: Plan | None,
+        layout: Any,
+        chunk_size: int | None,
+        has_aux: bool,
+        trust_indices: bool,
+    ) -> None:
+        self._func, self._argnums, self._given = func, argnums, plan
+        self._layout, self._chunk, self._has_aux = layout, chunk_size, has_aux
+        self._trust = trust_indices
+        self._sessions: dict[Any, Session] = {}
+        self.plan: Plan | None = plan
+        self.engine = ""
+        self.notes: tuple[str, ...] = ()
+
+    def __call__(self, *args: Any, out: Any = None) -> Any:
+        """The Jacobian at ``args``; with ``has_aux``, a pair of it and aux.
+
+        ``out``, a matrix that an earlier call returned, takes the new values and is returned.
+
+        Raises:
+            ArgumentError: the arguments, or the content of an index that the plan relies on, are
+                not those that the plan was made for; ``out`` is another kind of matrix.
+        """
+        arguments = arguments_for("jacobian", args, self._argnums, self._func)
+        if self._layout is torch.strided and self._given is None:
+            found, aux = self._dense(arguments)
+        else:
+            found, aux = self._planned(arguments)
+        if out is not None:
+            found = refill(out, found, "jacobian")
+        return (found, aux) if self._has_aux else found
+
+    def refresh(self) -> None:
+        """Forget what was captured of ``func``: the next call looks at it anew."""
+        self._sessions.clear()
+
+    def _planned(self, arguments: Arguments) -> tuple[Any, Any]:
+        session = self._session(arguments)
+        outcome = session.evaluate(arguments, self._chunk)
+        self.plan, self.engine = outcome.plan, session.engine
+        self.notes = (*outcome.plan.notes, *session.reasons)
+        found = matrix(outcome.plan, outcome.values, self._layout, arguments, outcome.out)
+        return found, outcome.aux
+
+    def _session(self, arguments: Arguments) -> Session:
+        if self._given is not None:
+            _checks.plan_argnums("jacobian", self._given.argnums, arguments.places)
+            _checks.plan_leaves("jacobian", "input", self._given.inputs, arguments.inputs)
+        key = arguments.signature
+        if key not in self._sessions:
+            self._sessions[key] = Session(
+                "jacobian", self._func, arguments, self._has_aux, self._given, self._trust
+            )
+        return self._sessions[key]
+
+    def _dense(self, arguments: Arguments) -> tuple[Any, Any]:
+        """One product for every row, or for every column where these are fewer."""
+        source = Function("jacobian", self._func, arguments, self._has_aux)
+        m = sum(t.numel() for t in source.outputs)
+        n = sum(t.numel() for t in source.primals)
+        whole = self._unit_products(source, m, n)
+        if not torch.is_grad_enabled() and _torch.running_transform() is None:
+            whole = whole.detach()
+        self.engine, self.notes = "function", tuple(source.reasons)
+        return blocks(
+            whole, tuple(source.returned), arguments.inputs, arguments, source.out
+        ), source.aux
+
+    def _unit_products(self, source: Function, m: int, n: int) -> Tensor:
+        like = torch.empty(0, dtype=_dtype(source), device=_device(source))
+        if not m or not n:
+            return like.new_zeros(m, n)
+        if n < m and source.goes_forward():
+            columns = _units(n, self._chunk, m, like, source.fwd)
+            return columns.T
+        return _units(m, self._chunk, n, like, source.rev)
+
+    def __repr__(self) -> str:
+        name = getattr(self._func, "__name__", type(self._func).__name__)
+        plan = self.plan
+        how = "dense" if plan is None else f"{plan.num_products} products, mode {plan.mode}"
+        return f"jacobian({name}, argnums={self._argnums}): {how}"
+
+
+def _units(
+    count: int, chunk: int | None, width: int, like: Tensor, push: Callable[..., Tensor]
+) -> Tensor:
+    from ._engines import chunks
+
+    pieces = []
+    for start, stop in chunks(count, chunk, (count + width) * like.element_size()):
+        units = like.new_zeros(stop - start, count)
+        units.diagonal(start).fill_(1)
+        pieces.append(push(units, chunk).to(like.dtype))
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _dtype(source: Function | Existing) -> torch.dtype:
+    tensors = (*source.primals, *source.outputs)
+    dtype = tensors[0].dtype
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def _device(source: Function | Existing) -> torch.device:
+    return (*source.primals, *source.outputs)[0].device
+
+
+def jacobian(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    plan: Plan | None = None,
+    layout: Any = None,
+    compile: bool = False,
+    chunk_size: int | None = None,
+    has_aux: bool = False,
+    *,
+    trust_indices: bool = False,
+) -> Jacobian:
+    """A function of the arguments of ``func`` that returns its Jacobian.
+
+    Without a plan the Jacobian is dense, in the structure of ``torch.func.jacrev``: for every
+    output and every leaf of the selected arguments a tensor of shape
+    ``(*output.shape, *input.shape)``. With a plan it is the sparse (m, n) matrix, a row per output
+    element and a column per input element.
+
+    ``J`` is the Jacobian of the backward pass: a straight-through estimator counts as it behaves.
+    An output without a graph gives zero rows. A complex element stands for two real ones: it takes
+    two rows or columns, (re, im), and a last axis of 2 in the dense structure. Results are
+    differentiable where the arguments or what ``func`` closes over require grad; under
+    ``torch.no_grad()`` they are plain, and faster.
+
+    Args:
+        func: called as ``func(*args)``; returns a tensor or a pytree of tensors.
+        argnums: the position of the argument to differentiate, or a tuple of positions.
+        plan: from ``pb.plan_jacobian``. It is refused where it does not fit.
+        layout: ``torch.strided``, ``torch.sparse_csr``, ``torch.sparse_coo``, or "scipy" for a
+            ``scipy.sparse.csr_array``; None is strided without a plan, CSR with one. A sparse
+            layout without a plan plans at the first call, once for each set of shapes.
+        compile: not in this version.
+        chunk_size: how many products run at once; None fits a chunk into 256 MiB.
+        has_aux: ``func`` returns ``(output, aux)``, and so does the result: ``(J, aux)``. For the
+            value beside the Jacobian, return it twice: ``return y, y``.
+        trust_indices: take an index tensor that is the same object at the same version for
+            unchanged, without reading it.
+
+    Raises:
+        ArgumentError: an option is not one of those above; later, see ``Jacobian.__call__``.
+
+    >>> import torch, pullback as pb
+    >>> f = lambda x: (x[1:] - x[:-1]) ** 2
+    >>> x = torch.tensor([0.0, 1.0, 3.0])
+    >>> pb.jacobian(f)(x)
+    tensor([[-2.,  2.,  0.],
+            [ 0., -4.,  4.]])
+    >>> J = pb.jacobian(f, layout=torch.sparse_csr)(x)
+    >>> J.values(), J.col_indices()
+    (tensor([-2.,  2., -4.,  4.]), tensor([0, 1, 1, 2], dtype=torch.int32))
+
+    Method: compressed products and direct recovery (A. Curtis, M. Powell and J. Reid, "On the
+    estimation of sparse Jacobian matrices", 1974); see ``pb.plan_jacobian`` for the structure.
+    """
+    caller = "jacobian"
+    _checks.chunk_size(caller, chunk_size)
+    _checks.flag(caller, "has_aux", has_aux)
+    if plan is not None and not isinstance(plan, Plan):
+        raise _checks.not_a_plan(caller, plan)
+    if compile:
+        raise _checks.no_compile(caller)
+    if layout is None:
+        layout = torch.strided if plan is None else torch.sparse_csr
+    _checks.jacobian_layout(caller, layout, LAYOUTS)
+    return Jacobian(func, argnums, plan, layout, chunk_size, has_aux, trust_indices)
+
+
+def jacobian_of(
+    outputs: Any,
+    inputs: Any,
+    layout: Any = None,
+    *,
+    chunk_size: int | None = None,
+) -> Any:
+    """The Jacobian of tensors that have a graph already, with respect to others in that graph.
+
+    The backward from ``outputs`` to ``inputs`` runs once to find the pattern of this very point,
+    then a few times, for one VJP per color. The graph is kept, ``.grad`` is not touched, and no
+    function is needed. In the sparse layouts the result is the (m, n) matrix, a row per output
+    element and a column per input element; ``layout=torch.strided`` gives the nested dense
+    tensors of ``torch.func.jacrev``. None is CSR.
+
+    Raises:
+        GraphError: no output has a graph, or an input is in none.
+        ArgumentError: ``layout`` is none of those of ``pb.jacobian``.
+        UnsupportedError: the backward is not linear in its cotangent.
+
+    >>> import torch, pullback as pb
+    >>> x = torch.arange(4.0, requires_grad=True)
+    >>> pb.jacobian_of(x[1:] * x[:-1], x, layout=torch.strided)
+    tensor([[1., 0., 0., 0.],
+            [0., 2., 1., 0.],
+            [0., 0., 3., 2.]])
+    """
+    caller = "jacobian_of"
+    layout = torch.sparse_csr if layout is None else layout
+    _checks.jacobian_layout(caller, layout, LAYOUTS)
+    _checks.chunk_size(caller, chunk_size)
+    rows = _checks.leaves_of(caller, "outputs", outputs)
+    columns = _checks.leaves_of(caller, "inputs", inputs)
+    _checks.outside_transforms(caller, [*rows.tensors, *columns.tensors])
+    _checks.differentiable_outputs(caller, rows)
+    _checks.real_graph(caller, rows, columns)
+    _checks.has_graph(caller, rows)
+    _checks.differentiable_inputs(caller, "inputs", columns)
+    source = Existing(rows.tensors, columns.tensors)
+    detection, _, note = pattern_here(caller, source)
+    choice = choose(detection.pattern, "auto", forward="the backward alone is known")
+    plan = Plan(
+        pattern=detection.pattern,
+        coloring=choice.coloring,
+        mode=choice.mode,
+        reason=choice.reason,
+        notes=(note,) if note else (),
+        inputs=tuple(leaf(n, t) for n, t in zip(columns.names, columns.tensors, strict=True)),
+        outputs=tuple(leaf(n, t) for n, t in zip(rows.names, rows.tensors, strict=True)),
+        argnums=(0,),
+        chunk_size=chunk_size or 64,
+        bytes_per_product=0,
+    )
+    values = values_of(plan.assembly, source, plan.chunk_size, plan.dtype)
+    arguments = arguments_for(caller, (inputs,), 0)
+    return matrix(plan, values.detach(), layout, arguments, flatten(outputs)[1])

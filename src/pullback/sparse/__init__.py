@@ -1,0 +1,1 @@
+"""Flow 1: from a function to its sparse derivative."""

@@ -1,0 +1,159 @@
+"""The arguments of one call, told apart: differentiated tensors, other tensors, plain values."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _checks, _torch
+from .._trees import Structure, flatten
+from .leaf import Leaf, leaf
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """``primals`` are the tensor leaves of the arguments that ``argnums`` selects, in pytree
+    order; ``others`` the tensors of the rest; ``values`` all leaves, tensors replaced by None."""
+
+    structure: Structure
+    names: tuple[str, ...]
+    leaves: tuple[Any, ...]
+    primal_at: tuple[int, ...]
+    other_at: tuple[int, ...]
+    selected: tuple[Structure, ...]
+    places: tuple[int, ...]
+    single: bool
+
+    @property
+    def primals(self) -> list[Tensor]:
+        """The selected tensors; of a complex one its real view, with a last axis (re, im)."""
+        return [as_real(self.leaves[k]) for k in self.primal_at]
+
+    @property
+    def inputs(self) -> tuple[Leaf, ...]:
+        return tuple(leaf(self.names[k], self.leaves[k]) for k in self.primal_at)
+
+    @property
+    def others(self) -> list[Tensor]:
+        return [self.leaves[k] for k in self.other_at]
+
+    @property
+    def primal_names(self) -> tuple[str, ...]:
+        return tuple(self.names[k] for k in self.primal_at)
+
+    @property
+    def other_names(self) -> tuple[str, ...]:
+        return tuple(self.names[k] for k in self.other_at)
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return tuple(None if isinstance(leaf, Tensor) else leaf for leaf in self.leaves)
+
+    def call(
+        self, func: Callable[..., Any], primals: Sequence[Tensor], others: Sequence[Tensor]
+    ) -> Any:
+        leaves = list(self.leaves)
+        for k, tensor in zip(self.primal_at, primals, strict=True):
+            leaves[k] = torch.view_as_complex(tensor) if self.leaves[k].is_complex() else tensor
+        for k, tensor in zip(self.other_at, others, strict=True):
+            leaves[k] = tensor
+        return func(*self.structure.rebuild(leaves))
+
+    @property
+    def sample(self) -> Arguments:
+        """The same with plain tensors: of each that a running transform has wrapped, one slice."""
+        leaves = tuple(
+            _torch.plain_sample(leaf) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves
+        )
+        return replace(self, leaves=leaves)
+
+    def in_selected(self, entries: Sequence[Any]) -> Any:
+        """One entry per primal, in the structure of the selected argument or of several."""
+        rebuilt, at = [], 0
+        for structure in self.selected:
+            count = len(structure.paths)
+            rebuilt.append(structure.rebuild(entries[at : at + count]))
+            at += count
+        return rebuilt[0] if self.single else tuple(rebuilt)
+
+    def with_primals(self, primals: Sequence[Tensor]) -> Arguments:
+        leaves = list(self.leaves)
+        for k, tensor in zip(self.primal_at, primals, strict=True):
+            leaves[k] = torch.view_as_complex(tensor) if self.leaves[k].is_complex() else tensor
+        return replace(self, leaves=tuple(leaves))
+
+    def on_primals(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """``func`` as a function of the primals alone."""
+        return lambda *primals: self.call(func, primals, self.others)
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """Shapes, dtypes and devices, and where they stand: what one plan is made for."""
+        tensors = tuple(
+            (k, tuple(leaf.shape), leaf.dtype, leaf.device)
+            for k, leaf in enumerate(self.leaves)
+            if isinstance(leaf, Tensor)
+        )
+        return (self.structure.paths, self.primal_at, tensors)
+
+
+def arguments_for(
+    caller: str,
+    args: Sequence[Any],
+    argnums: int | tuple[int, ...],
+    func: Callable[..., Any] | None = None,
+) -> Arguments:
+    """Split ``args``; refuses selected arguments that are not floating point tensors.
+
+    ``func``, where given, lends its arguments the names that it has for them.
+    """
+    places = _checks.argnums_for(caller, argnums, len(args))
+    leaves, structure = flatten(tuple(args))
+    chosen: list[int] = []
+    selected: list[Structure] = []
+    starts = [0]
+    for arg in args:
+        starts.append(starts[-1] + len(flatten(arg)[0]))
+    called = _parameter_names(func, len(args))
+    names = tuple(called[k] + path for k, arg in enumerate(args) for path in flatten(arg)[1].paths)
+    for place in places:
+        checked = _checks.leaves_of(caller, called[place], args[place])
+        _checks.differentiable_primals(caller, checked)
+        chosen += range(starts[place], starts[place + 1])
+        selected.append(flatten(args[place])[1])
+    others = [
+        k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and k not in set(chosen)
+    ]
+    return Arguments(
+        structure,
+        names,
+        tuple(leaves),
+        tuple(chosen),
+        tuple(others),
+        tuple(selected),
+        places,
+        not isinstance(argnums, tuple),
+    )
+
+
+def _parameter_names(func: Callable[..., Any] | None, count: int) -> list[str]:
+    """What ``func`` calls its first ``count`` arguments; ``args[k]`` where it does not say."""
+    plain = [f"args[{k}]" for k in range(count)]
+    if func is None:
+        return plain
+    try:
+        parameters = list(inspect.signature(func).parameters.values())
+    except (TypeError, ValueError):
+        return plain
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    named = [p.name for p in parameters if p.kind in kinds][:count]
+    return named + plain[len(named) :]
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

@@ -1,0 +1,121 @@
+"""The pullback graph of outputs that have an autograd graph already: the backward alone.
+
+Every tensor that the backward reads is a constant of this one point. So are indices that follow
+from the inputs: the pattern is that of the point, and holds elsewhere only for an equal graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx import traceback
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .. import _checks
+from .._engines import Source, gradients
+from .capture import NotCaptured
+from .graph import Input, Meta, PullbackGraph, drop_detaches, is_needed, packet_name
+from .tape import Tape
+
+
+@dataclass
+class BackwardGraph:
+    """``key`` is equal for two graphs of one structure whose indices have equal content."""
+
+    graph: PullbackGraph
+    key: str
+
+
+def backward_graph(
+    outputs: Sequence[Tensor], inputs: Sequence[Source], like: Sequence[Tensor]
+) -> BackwardGraph:
+    """Record one backward pass from ``outputs`` to ``inputs``, shaped ``like``; keeps the graph.
+
+    Raises ``NotCaptured`` where the pass cannot be recorded or depends on its cotangent's values.
+    """
+    tape = Tape()
+    cotangents = [torch.randn_like(t.detach()) for t in outputs]
+    for k, cotangent in enumerate(cotangents):
+        tape.input(cotangent, f"cotangent_{k}")
+    try:
+        with tape.recording():
+            found = gradients(outputs, inputs, cotangents)
+    finally:
+        tape.restore()
+    for read in tape.reads + tape.shapes_from_data:
+        if read.taint.varies:
+            raise NotCaptured(f"its backward reads the values of its cotangent ({read.what})")
+    for reason in tape.draws.problems:
+        raise NotCaptured(reason)
+    raw = tape.module([None if g is None else tape.node_of(g) for g in found])
+    raw.graph.eliminate_dead_code(is_impure_node=is_needed)
+    return _pure(raw, tape, like, cotangents)
+
+
+def _pure(
+    raw: fx.GraphModule, tape: Tape, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> BackwardGraph:
+    constants: dict[str, Tensor] = {}
+    first = next(iter(raw.graph.nodes))
+    for node in [n for n in raw.graph.nodes if n.op == "get_attr"]:
+        name = str(node.target)
+        with raw.graph.inserting_before(first):
+            node.replace_all_uses_with(raw.graph.placeholder(f"saved_{len(constants)}"))
+        constants[name] = tape.constants[name]
+        raw.graph.erase_node(node)
+    tensors = [*(t.detach() for t in constants.values()), *cotangents]
+
+    def run(*given: Tensor) -> Any:
+        return fx.Interpreter(raw).run(*given)
+
+    try:
+        with traceback.preserve_node_meta(), torch.no_grad():
+            pure = make_fx(torch.func.functionalize(run, remove="mutations"))(*tensors)
+    except Exception as error:
+        raise NotCaptured(f"torch cannot free it of writes: {_checks.first_line(error)}") from None
+    drop_detaches(pure)
+    names = list(constants) + [f"cotangent {k}" for k in range(len(cotangents))]
+    kinds = ["owned"] * len(constants) + ["cotangent"] * len(cotangents)
+    placeholders = [n for n in pure.graph.nodes if n.op == "placeholder"]
+    graph = PullbackGraph(
+        pure,
+        [
+            Input(kind, name, Meta.of(t), node)
+            for kind, name, t, node in zip(kinds, names, tensors, placeholders, strict=True)
+        ],
+        [Meta.of(t) for t in inputs],
+        0,
+    )
+    exact = {i.name for i in graph.inputs if not _checks.can_carry_gradients(i.meta.dtype)}
+    graph.classify(frozenset(exact))
+    with torch.no_grad():
+        graph.survey(tensors)
+    return BackwardGraph(graph, structure_key(graph))
+
+
+def structure_key(graph: PullbackGraph) -> str:
+    """A digest of the calls, their shapes and options, and of all fixed data that rules may use."""
+    digest = hashlib.sha256()
+    numbers: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        numbers[node] = len(numbers)
+        call = fx.node.map_arg((node.args, node.kwargs), lambda n: f"%{numbers[n]}")
+        name = packet_name(node) if node.op == "call_function" else node.op
+        digest.update(f"{name} {call} {graph.metas.get(node)}\n".encode())
+    for node, data in graph.data.items():
+        digest.update(f"{numbers[node]}".encode())
+        digest.update(content_digest(data).encode())
+    return digest.hexdigest()
+
+
+def content_digest(tensor: Tensor) -> str:
+    """A digest of a tensor's shape, dtype and content, bit by bit."""
+    plain = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
+    head = f"{tuple(plain.shape)} {plain.dtype}".encode()
+    flat = plain.reshape(-1).view(torch.uint8) if plain.numel() else plain.new_zeros(0)
+    return hashlib.sha256(head + flat.numpy().tobytes()).hexdigest()

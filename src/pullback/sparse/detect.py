@@ -1,0 +1,99 @@
+"""The pattern of a pullback graph: what each gradient element may depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from .. import _checks
+from .dependence import Dependence, common_table, everything, grouped, identity, nothing
+from .graph import Meta, PullbackGraph, packet_name
+from .pattern import SparsityPattern
+from .rules import RULES, Step
+from .rules.base import Declined
+
+
+@dataclass
+class Detection:
+    """``pattern`` has a row per output element and a column per primal element.
+
+    ``relied`` names the inputs whose content the pattern was read from, ``pessimistic`` the calls
+    without a rule, with where they stand.
+    """
+
+    pattern: SparsityPattern
+    relied: set[str] = field(default_factory=set)
+    pessimistic: dict[str, str] = field(default_factory=dict)
+    widened: bool = False
+
+
+def detect(caller: str, graph: PullbackGraph) -> Detection:
+    """Push what each tensor depends on through the linear nodes, one rule per call."""
+    known = dict(starts(graph))
+    relied: set[str] = set()
+    pessimistic: dict[str, str] = {}
+    for node in graph.linear:
+        if node.op == "call_function":
+            known[node] = through(caller, Step(graph, node, known), relied, pessimistic)
+    width = sum(i.meta.numel for i in graph.cotangents)
+    parts = []
+    for primal, gradient in zip(graph.primals, graph.gradients, strict=True):
+        found = known.get(gradient) if gradient is not None else None
+        parts.append(found if found is not None else empty(primal.shape, width))
+    pattern, widened = stacked(parts, width)
+    return Detection(pattern, relied, pessimistic, widened)
+
+
+def starts(graph: PullbackGraph) -> list[tuple[fx.Node, Any]]:
+    """Every cotangent element depends on itself."""
+    cotangents = graph.cotangents
+    found = identity([i.meta.shape for i in cotangents])
+    return [(i.node, dep) for i, dep in zip(cotangents, found, strict=True)]
+
+
+def empty(shape: tuple[int, ...], width: int) -> Dependence:
+    return nothing(shape, everything((), width))
+
+
+def stacked(parts: Sequence[Dependence], width: int) -> tuple[SparsityPattern, bool]:
+    """The Jacobian's pattern: the gradients' ones, one after the other, flipped."""
+    ids, table, widened = common_table(parts)
+    flat = np.concatenate([i.reshape(-1) for i in ids])
+    return Dependence(flat.shape, flat, table, widened).to_pattern().T, widened
+
+
+def through(
+    caller: str, step: Step, relied: set[str], pessimistic: dict[str, str]
+) -> Dependence | list[Dependence | None]:
+    """What one call's result depends on."""
+    name = packet_name(step.node)
+    rule = RULES.get(name)
+    places = step.linear_arguments()
+    if rule is not None and not any(places <= group for group in rule.linear):
+        trusted = bool(step.graph.formula_of(step.node))
+        if not trusted:
+            raise _checks.nonlinear_backward(caller, name, step.graph.line_of(step.node))
+    if rule is not None:
+        try:
+            found = rule.apply(step)
+            relied |= step.relied
+            return found
+        except Declined as reason:
+            pessimistic[name] = f"{reason}"
+    else:
+        pessimistic[name] = "it has no rule"
+    return dense(step)
+
+
+def dense(step: Step) -> Dependence | list[Dependence | None]:
+    """Every element of every result depends on everything that the call reads."""
+    parts = [(dep, np.zeros(dep.shape, dtype=np.int64)) for dep in step.inputs]
+    one = grouped(parts, (1,))
+    meta = step.graph.metas[step.node]
+    if isinstance(meta, Meta):
+        return one.broadcast_all(meta.shape)
+    return [None if m is None else one.broadcast_all(m.shape) for m in step.outs]

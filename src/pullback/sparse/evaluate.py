@@ -1,0 +1,171 @@
+"""From products to the values of a pattern, in CSR order, a chunk of colors at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .. import _torch
+from .coloring import Coloring
+from .coloring.recover import sources
+from .pattern import SparsityPattern, index_dtype
+from .products import Source
+
+
+class Assembly:
+    """How the values follow from the products of a coloring.
+
+    Entry ``e`` of the values is ``products[product[e]][position[e]]``. Products along rows come
+    first; the entries of product ``c`` are ``order[starts[c]:starts[c + 1]]``.
+    """
+
+    def __init__(self, pattern: SparsityPattern, coloring: Coloring) -> None:
+        self.pattern = pattern
+        self.coloring = coloring
+        self.num_rows_products = coloring.split.rows
+        self._on: dict[tuple[str, torch.device], Tensor] = {}
+
+    @property
+    def num_products(self) -> int:
+        return self.coloring.num_colors
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether the products, one after the other, are the values already."""
+        m = self.pattern.shape[0]
+        rows = self.coloring
+        return (
+            self.pattern.is_full
+            and rows.kind == "rows"
+            and bool((rows.colors == torch.arange(m)).all())
+        )
+
+    @cached_property
+    def _sources(self) -> Any:
+        return sources(self.pattern, self.coloring)
+
+    @cached_property
+    def _flat(self) -> npt.NDArray[Any]:
+        """The place of every entry in all products, flattened one after the other."""
+        found = self._sources
+        m, n = self.pattern.shape
+        split = self.num_rows_products
+        largest = split * n + (self.num_products - split) * m
+        kind = index_dtype(max(largest, 1))
+        product = found.product.astype(np.int64)
+        flat = np.where(product < split, product * n, split * n + (product - split) * m)
+        places: npt.NDArray[Any] = (flat + found.position).astype(kind)
+        return places
+
+    @cached_property
+    def _by_product(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        product = self._sources.product
+        order = np.argsort(product, kind="stable").astype(index_dtype(max(product.size, 1)))
+        counts = np.bincount(product, minlength=self.num_products)
+        return order, np.concatenate([[0], np.cumsum(counts)])
+
+    def flat(self, device: torch.device) -> Tensor:
+        return self.kept("flat", device, lambda: self._flat)
+
+    def order(self, device: torch.device) -> Tensor:
+        return self.kept("order", device, lambda: self._by_product[0])
+
+    def positions(self, device: torch.device) -> Tensor:
+        """Places in the flattened products, in the order of the products."""
+        return self.kept("positions", device, lambda: self._flat[self._by_product[0]])
+
+    def entries(self, start: int, stop: int) -> tuple[int, int]:
+        starts = self._by_product[1]
+        return int(starts[start]), int(starts[stop])
+
+    def kept(self, name: str, device: torch.device, make: Any) -> Tensor:
+        key = (name, device)
+        if key not in self._on:
+            self._on[key] = torch.from_numpy(np.ascontiguousarray(make())).to(device)
+        return self._on[key]
+
+    @property
+    def index_bytes(self) -> int:
+        """Of the index arrays in use, the pattern's own left out."""
+        return sum(t.numel() * t.element_size() for t in self._on.values())
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Colors ``start`` to ``stop``, all of one kind: products along rows or along columns."""
+
+    along_rows: bool
+    start: int
+    stop: int
+
+
+def chunks_of(assembly: Assembly, step: int) -> Iterator[Chunk]:
+    split, total = assembly.num_rows_products, assembly.num_products
+    for along_rows, first, last in ((True, 0, split), (False, split, total)):
+        for start in range(first, last, step):
+            yield Chunk(along_rows, start, min(start + step, last))
+
+
+def seeds(assembly: Assembly, chunk: Chunk, like: Tensor) -> Tensor:
+    """The 0/1 matrix of a chunk's products: row ``c - start`` is 1 where the color is ``c``."""
+    coloring = assembly.coloring
+    if chunk.along_rows:
+        colors, shift = coloring.row_colors, 0
+    else:
+        colors, shift = coloring.col_colors, assembly.num_rows_products
+    colors = colors.to(like.device) + shift
+    here = (colors >= chunk.start) & (colors < chunk.stop)
+    columns = here.nonzero().squeeze(1)
+    matrix = like.new_zeros(chunk.stop - chunk.start, colors.numel())
+    matrix[colors[columns] - chunk.start, columns] = 1
+    return matrix
+
+
+def values_of(assembly: Assembly, source: Source, chunk_size: int, dtype: torch.dtype) -> Tensor:
+    """The values, shape ``(nnz,)``. Differentiable where the products are."""
+    device = (*source.outputs, *source.primals)[0].device
+    like = torch.empty(0, dtype=dtype, device=device)
+    nnz = assembly.pattern.nnz
+    if assembly.num_products == 0 or nnz == 0:
+        return like.new_zeros(nnz)
+    pieces: list[Tensor] = []
+    values: Tensor | None = None
+    for chunk in chunks_of(assembly, chunk_size):
+        matrix = seeds(assembly, chunk, like)
+        push = source.rev if chunk.along_rows else source.fwd
+        found = push(matrix, chunk_size).to(dtype)
+        whole = chunk.stop - chunk.start == assembly.num_products
+        if whole or found.requires_grad or _in_transform():
+            pieces.append(found.reshape(-1))
+            continue
+        if values is None:
+            values = like.new_zeros(nnz)
+        _write(assembly, chunk, found, values)
+    if values is not None:
+        return values
+    flat = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    return flat if assembly.in_order else flat.index_select(0, assembly.flat(device))
+
+
+def _write(assembly: Assembly, chunk: Chunk, found: Tensor, values: Tensor) -> None:
+    """Put a chunk's entries straight into the values."""
+    m, n = assembly.pattern.shape
+    if assembly.in_order:
+        values[chunk.start * n : chunk.stop * n] = found.reshape(-1)
+        return
+    split = assembly.num_rows_products
+    before = chunk.start * n if chunk.along_rows else split * n + (chunk.start - split) * m
+    first, last = assembly.entries(chunk.start, chunk.stop)
+    places = assembly.positions(values.device)[first:last] - before
+    values[assembly.order(values.device)[first:last]] = found.reshape(-1).index_select(0, places)
+
+
+def _in_transform() -> bool:
+    return _torch.running_transform() is not None

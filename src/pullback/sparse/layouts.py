@@ -1,0 +1,126 @@
+"""The values of a plan as a matrix: torch's layouts, SciPy's, or jacrev's dense shape."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import _checks
+from .._trees import Structure, Tree
+from .arguments import Arguments
+from .leaf import Leaf
+from .pattern import SparsityPattern, index_dtype
+from .plan import Plan
+
+LAYOUTS: tuple[Any, ...] = (torch.strided, torch.sparse_csr, torch.sparse_coo, "scipy")
+
+
+def matrix(plan: Plan, values: Tensor, layout: Any, arguments: Arguments, out: Structure) -> Any:
+    """The (m, n) matrix of a sparse layout, or the nested dense tensors of ``torch.strided``."""
+    pattern = plan.pattern
+    if layout is torch.strided:
+        return blocks(dense(pattern, values), plan.outputs, plan.inputs, arguments, out)
+    if layout == "scipy":
+        import scipy.sparse
+
+        data = values.detach().cpu().numpy()
+        parts = (data, pattern.indices.copy(), pattern.indptr.copy())
+        return scipy.sparse.csr_array(parts, shape=pattern.shape)
+    crow, col = _indices(plan, values.device)
+    if layout is torch.sparse_csr:
+        _quiet_beta_notice()
+        return torch.sparse_csr_tensor(crow, col, values, pattern.shape, check_invariants=False)
+    rows = torch.repeat_interleave(
+        torch.arange(pattern.shape[0], device=values.device), crow.diff().long()
+    )
+    return torch.sparse_coo_tensor(
+        torch.stack([rows, col.long()]),
+        values,
+        pattern.shape,
+        is_coalesced=True,
+        check_invariants=False,
+    )
+
+
+def dense(pattern: SparsityPattern, values: Tensor) -> Tensor:
+    """The matrix with all its zeros, shape (m, n). Differentiable in the values."""
+    m, n = pattern.shape
+    if pattern.is_full:
+        return values.reshape(m, n)
+    kind = index_dtype(m * n)
+    rows = np.repeat(np.arange(m, dtype=kind), np.diff(pattern.indptr))
+    places = torch.from_numpy(rows * kind(n) + pattern.indices).to(values.device)
+    return values.new_zeros(m * n).index_put((places.long(),), values).reshape(m, n)
+
+
+def blocks(
+    whole: Tensor,
+    outputs: tuple[Leaf, ...],
+    inputs: tuple[Leaf, ...],
+    arguments: Arguments,
+    out: Structure,
+) -> Tree:
+    """The matrix cut into jacrev's structure: per output, per selected argument, per leaf.
+
+    A complex leaf contributes a last axis (re, im) to the shape.
+    """
+    rows = whole.split([o.numel for o in outputs], dim=0)
+    found = []
+    for o, row in zip(outputs, rows, strict=True):
+        pieces = row.split([i.numel for i in inputs], dim=1)
+        shaped = [
+            piece.reshape(_shape(o) + _shape(i)) for i, piece in zip(inputs, pieces, strict=True)
+        ]
+        found.append(arguments.in_selected(shaped))
+    return out.rebuild(found)
+
+
+def _shape(leaf: Leaf) -> tuple[int, ...]:
+    return (*leaf.shape, 2) if leaf.dtype.is_complex else leaf.shape
+
+
+def refill(target: Any, fresh: Any, caller: str) -> Any:
+    """Write the values of ``fresh`` into ``target``, a matrix of an earlier call."""
+    if isinstance(target, Tensor) and isinstance(fresh, Tensor):
+        same = target.layout == fresh.layout and target.shape == fresh.shape
+        if same and target.layout is not torch.strided:
+            same = target._nnz() == fresh._nnz()
+        if not (same and target.dtype == fresh.dtype and target.device == fresh.device):
+            raise _checks.out_does_not_fit(caller, target, fresh)
+        with torch.no_grad():
+            if target.layout is torch.strided:
+                target.copy_(fresh)
+            elif target.layout is torch.sparse_csr:
+                target.values().copy_(fresh.values())
+            else:
+                target._values().copy_(fresh._values())
+        return target
+    parts = ("data", "indices", "indptr")
+    if not all(hasattr(target, part) and hasattr(fresh, part) for part in parts):
+        raise _checks.out_does_not_fit(caller, target, fresh)
+    if target.shape != fresh.shape or target.data.shape != fresh.data.shape:
+        raise _checks.out_does_not_fit(caller, target, fresh)
+    target.data[:] = fresh.data
+    return target
+
+
+def _indices(plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
+    pattern = plan.pattern
+    assembly = plan.assembly
+    return assembly.kept("crow", device, lambda: pattern.indptr), assembly.kept(
+        "col", device, lambda: pattern.indices
+    )
+
+
+@cache
+def _quiet_beta_notice() -> None:
+    """torch warns once per process that CSR is in beta: take that warning, so that no user's
+    program that turns warnings into errors fails here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor([0, 0], [], [], (1, 1), check_invariants=False)

@@ -1,0 +1,125 @@
+"""The plan of a sparse Jacobian: its pattern, its coloring, and how the entries are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from .. import draw
+from .coloring import Coloring
+from .evaluate import Assembly
+from .leaf import Leaf
+from .pattern import SparsityPattern
+
+
+class Bytes(NamedTuple):
+    """What an evaluation holds above one forward's activations and the plan's own indices.
+
+    ``values`` are the nonzeros of the result, ``chunk`` the products that run at once, ``indices``
+    the arrays that belong to the plan and are kept.
+    """
+
+    values: int
+    chunk: int
+    indices: int
+
+
+@dataclass(eq=False)
+class Plan:
+    """How to compute one sparse Jacobian at any point: made once, used many times.
+
+    A plan belongs to the shapes and dtypes of the arguments and outputs that it was made with. It
+    holds no function and no tensor of one: it can be saved, and shared between processes.
+
+    - ``pattern``: which entries may be nonzero, a ``SparsityPattern`` of shape (m, n);
+    - ``mode``: "rev" (VJPs), "fwd" (JVPs), "mixed" (some of both) or "dense" (one product for
+      every row or column); ``reason`` says in a sentence why;
+    - ``num_products``: how many products one evaluation takes;
+    - ``notes``: where the pattern had to be pessimistic, and why a faster engine was left;
+    - ``bytes``: what an evaluation holds, see ``Bytes``;
+    - ``lifted``: whether index movement was taken out of the differentiated part.
+    """
+
+    pattern: SparsityPattern
+    coloring: Coloring
+    mode: str
+    reason: str
+    notes: tuple[str, ...]
+    inputs: tuple[Leaf, ...]
+    outputs: tuple[Leaf, ...]
+    argnums: tuple[int, ...]
+    chunk_size: int
+    bytes_per_product: int
+    key: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    user_pattern: bool = False
+    lifted: bool = False
+    torch_version: str = torch.__version__
+
+    @property
+    def num_products(self) -> int:
+        return self.coloring.num_colors
+
+    @cached_property
+    def assembly(self) -> Assembly:
+        return Assembly(self.pattern, self.coloring)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the values: what the dtypes of inputs and outputs promote to, real."""
+        dtype = self.inputs[0].real_dtype
+        for leaf in (*self.inputs, *self.outputs):
+            dtype = torch.promote_types(dtype, leaf.real_dtype)
+        return dtype
+
+    @property
+    def bytes(self) -> Bytes:
+        width = self.dtype.itemsize
+        products = min(self.chunk_size, self.num_products)
+        pattern = self.pattern
+        index = 0 if pattern.is_full else pattern.indices.itemsize
+        return Bytes(
+            pattern.nnz * width,
+            products * self.bytes_per_product,
+            (2 * pattern.nnz + pattern.shape[0] + 1) * index,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan to a file that ``Plan.load`` reads back: arrays and JSON, no pickle.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        from .storage import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan that ``save`` wrote. Nothing in the file is executed.
+
+        Raises:
+            RecordFormatError: the file is no plan, is damaged, or was written in another format
+                or under another torch version.
+            OSError: the file cannot be read.
+        """
+        from .storage import load
+
+        return load(path)
+
+    def __repr__(self) -> str:
+        m, n = self.pattern.shape
+        products = "product" if self.num_products == 1 else "products"
+        side = {"fwd": n, "rev": m}.get(self.mode, min(m, n))
+        lines = [
+            f"Plan {m} × {n}: {draw.count(self.num_products)} {products} instead of "
+            f"{draw.count(side)}, mode {self.mode}",
+            f"  {self.reason}",
+        ]
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join([*lines, repr(self.pattern)])

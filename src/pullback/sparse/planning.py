@@ -1,0 +1,113 @@
+"""``plan_jacobian``: study a function, choose its products, write the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import _checks
+from .arguments import Arguments, arguments_for
+from .choice import choose
+from .coloring.api import as_pattern
+from .pattern import SparsityPattern
+from .plan import Plan
+from .study import Study, study
+
+MODES = ("auto", "fwd", "rev", "mixed", "dense")
+
+
+def plan_jacobian(
+    func: Callable[..., Any],
+    *sample_args: Any,
+    argnums: int | tuple[int, ...] = 0,
+    mode: str = "auto",
+    lift: bool | str = "auto",
+    pattern: SparsityPattern | Any = None,
+    has_aux: bool = False,
+    freeze: Sequence[str] = (),
+) -> Plan:
+    """Find out how the Jacobian of ``func`` can be computed with few products.
+
+    The Jacobian is the (m, n) matrix of what the backward pass of ``func`` does: a row per output
+    element and a column per element of the arguments that ``argnums`` selects, in pytree order,
+    each in C order. A complex element takes two rows or columns, (re, im). The plan holds at every
+    point of the same shapes and dtypes: of the sample, only these count, and integer or boolean
+    tensors that place elements (indices, masks), whose content is checked again at every call.
+
+    ``func`` runs a few times, and leaves no trace in parameters, buffers, ``.grad`` or generators.
+
+    Args:
+        func: called as ``func(*sample_args)``; returns a tensor or a pytree of tensors.
+        sample_args: arguments of the shapes, dtypes and devices to plan for.
+        argnums: the position of the argument to differentiate, or a tuple of positions.
+        mode: "rev" takes VJPs alone, "fwd" JVPs alone, "mixed" both, "dense" one product per row
+            or column; "auto" what is estimated to cost least.
+        lift: whether to take index movement out of the differentiated part; "auto" lets the plan
+            decide. This version does not: True is refused.
+        pattern: the structure, where it is known: a ``SparsityPattern``, a SciPy sparse matrix or
+            a boolean array. It is taken as true; ``pb.verify`` checks it.
+        has_aux: ``func`` returns ``(output, aux)``, of which only the output is differentiated.
+        freeze: names of tensors that ``func`` closes over whose zeros may be read as zeros of the
+            matrix. Their content is then checked at every call.
+
+    Raises:
+        ArgumentError: ``argnums``, ``mode`` or ``freeze`` names nothing; a selected argument is no
+            floating point tensor; ``pattern`` has another shape.
+        UnsupportedError: the backward is not linear in its cotangent; ``mode`` needs products J t
+            and there are none.
+
+    >>> import torch, pullback as pb
+    >>> plan = pb.plan_jacobian(lambda x: (x[1:] - x[:-1]) ** 2, torch.rand(50))
+    >>> plan.pattern.shape, plan.pattern.nnz, plan.num_products
+    ((49, 50), 98, 2)
+
+    Method: the pattern by propagation of dependence sets through the traced backward (A. Griewank
+    and A. Walther, *Evaluating Derivatives*, 2nd ed., section 7.1), the products by coloring (A.
+    Gebremedhin, F. Manne and A. Pothen, "What color is your Jacobian?", SIAM Review 47, 2005).
+    """
+    caller = "plan_jacobian"
+    _checks.one_of(caller, "mode", mode, MODES)
+    _checks.lift_option(caller, lift)
+    arguments = arguments_for(caller, sample_args, argnums, func)
+    given = None if pattern is None else as_pattern(caller, pattern)
+    found = study(caller, func, arguments, has_aux=has_aux, frozen=freeze, detecting=given is None)
+    return plan_of(caller, found, arguments, mode, given)
+
+
+def plan_of(
+    caller: str,
+    found: Study,
+    arguments: Arguments,
+    mode: str = "auto",
+    given: SparsityPattern | None = None,
+) -> Plan:
+    """The plan that a study supports."""
+    shape = (sum(o.numel for o in found.outputs), sum(i.numel for i in found.inputs))
+    if given is not None:
+        _checks.pattern_shape(caller, given.shape, shape)
+    pattern = given if given is not None else _detected(found)
+    choice = choose(pattern, mode)
+    if choice.coloring.split.columns and (refusal := found.forward_refusal):
+        if mode in ("fwd", "mixed"):
+            raise _checks.no_forward_products(caller, mode, refusal)
+        choice = choose(pattern, mode, forward=refusal)
+    return Plan(
+        pattern=pattern,
+        coloring=choice.coloring,
+        mode=choice.mode,
+        reason=choice.reason,
+        notes=tuple(found.notes),
+        inputs=found.inputs,
+        outputs=found.outputs,
+        argnums=arguments.places,
+        chunk_size=found.chunk_size,
+        bytes_per_product=found.bytes_per_product,
+        key=found.key if given is None else "",
+        facts=found.facts if given is None else {},
+        user_pattern=given is not None,
+    )
+
+
+def _detected(found: Study) -> SparsityPattern:
+    assert found.detection is not None
+    return found.detection.pattern

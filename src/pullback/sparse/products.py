@@ -1,0 +1,201 @@
+"""Where products come from: a captured graph, the function itself, or a graph that exists.
+
+Seeds and results are matrices, one row per product: ``rev`` takes ``(B, m)`` to ``(B, n)`` and
+``fwd`` takes ``(B, n)`` to ``(B, m)``, with the outputs' and the primals' elements side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .. import _checks, _torch
+from .._engines import Batch, climb_down
+from .._linear import Forward, GraphProducts, RandomState, flat_outputs, run
+from .._operator import forward_products
+from .._trees import flatten, from_vector
+from .arguments import Arguments, as_real
+from .capture import Captured
+from .leaf import Leaf, leaf
+
+
+class Source(Protocol):
+    """Products of one Jacobian at one point, and why they were not computed faster."""
+
+    outputs: Sequence[Tensor]
+    primals: Sequence[Tensor]
+    reasons: list[str]
+
+    def rev(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor: ...
+
+    def fwd(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor: ...
+
+
+def _joined(batch: Batch, reasons: list[str], size: int, like: Sequence[Tensor]) -> Tensor:
+    reasons += [r for r in batch.reasons if r not in reasons]
+    flat = [g.reshape(size, t.numel()) for g, t in zip(batch.gradients, like, strict=True)]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
+
+
+class Replay:
+    """Products by replaying a captured graph: the forward part once, the linear part per batch."""
+
+    def __init__(
+        self, captured: Captured, tensors: Sequence[Tensor], primals: Sequence[Tensor]
+    ) -> None:
+        with torch.no_grad():
+            self._handed, values = captured.run_forward(tensors)
+        self._captured = captured
+        count = len(captured.outputs)
+        self.outputs: Sequence[Tensor] = values[:count]
+        self.aux_tensors = values[count:]
+        self.primals = primals
+        self.reasons: list[str] = []
+
+    def rev(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
+        with torch.no_grad():
+            batch = climb_down(
+                self._pull,
+                from_vector(seeds, self.outputs),
+                self.primals,
+                chunk_size or len(seeds) or None,
+                order=("vmap", "loop") if len(seeds) > 1 else ("loop",),
+            )
+        return _joined(batch, self.reasons, len(seeds), self.primals)
+
+    def fwd(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
+        """The linear part, transposed: J t is the VJP of ``v -> J' v`` with the cotangent t."""
+        zeros = [torch.zeros_like(t) for t in self.outputs]
+        live = [k for k, g in enumerate(self._captured.graph.gradients) if g is not None]
+
+        def pulled(*cotangents: Tensor) -> tuple[Tensor, ...]:
+            found = self._pull(cotangents)
+            return tuple(g for g in found if g is not None)
+
+        if not live:
+            return seeds.new_zeros(len(seeds), sum(t.numel() for t in self.outputs))
+        push = torch.func.vjp(pulled, *zeros)[1]
+        tangents = from_vector(seeds, self.primals)
+        batch = climb_down(
+            lambda given: push(tuple(given)),
+            [tangents[k] for k in live],
+            self.outputs,
+            chunk_size or len(seeds) or None,
+            order=("vmap", "loop") if len(seeds) > 1 else ("loop",),
+        )
+        return _joined(batch, self.reasons, len(seeds), self.outputs).detach()
+
+    def _pull(self, cotangents: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        found: tuple[Tensor | None, ...] = self._captured.linear(*self._handed, *cotangents)
+        return found
+
+
+class Function:
+    """Products by running the function under autograd, or under torch.func inside a transform."""
+
+    def __init__(
+        self, caller: str, func: Callable[..., Any], arguments: Arguments, has_aux: bool
+    ) -> None:
+        self.primals: Sequence[Tensor] = arguments.primals
+        self.reasons: list[str] = []
+        self._flat = _Flattened(caller, arguments.on_primals(func), has_aux)
+        self._forward: Forward | None = None
+        self._pull: Callable[..., Any] | None = None
+        self._state = RandomState(self.primals)
+        if _torch.plain_autograd_sees_everything():
+            self._forward = run(caller, self._flat, tuple(self.primals), has_aux=False)
+            if self._forward.products.outside and self._forward.products.compiled:
+                self._state.restore()
+                self._forward = None
+        if self._forward is not None:
+            self.outputs: Sequence[Tensor] = self._forward.flat
+        else:
+            transformed = torch.func.vjp(self._flat, *self.primals)
+            self.outputs, self._pull = transformed[0], transformed[1]
+        self.out, self.aux = self._flat.out, self._flat.aux
+        self.returned = self._flat.returned
+
+    @property
+    def products(self) -> GraphProducts | None:
+        return None if self._forward is None else self._forward.products
+
+    def goes_forward(self) -> bool:
+        """Whether products J t of the backward's J are to be had by the double VJP."""
+        if self._forward is None:
+            return False
+        engine, _, _ = self._down
+        return engine == "double VJP"
+
+    @cached_property
+    def _down(self) -> tuple[str, Any, tuple[str, ...]]:
+        assert self._forward is not None
+        return forward_products(self._forward, self._flat, tuple(self.primals), self._state)
+
+    def rev(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
+        cotangents = from_vector(seeds, self.outputs)
+        if self._forward is not None:
+            batch = self._forward.products.many(cotangents, chunk_size)
+        else:
+            batch = climb_down(self._one, cotangents, self.primals, chunk_size)
+        return _joined(batch, self.reasons, len(seeds), self.primals)
+
+    def fwd(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
+        tangents = from_vector(seeds, self.primals)
+        if self._forward is not None:
+            _, down, reasons = self._down
+            self.reasons += [r for r in reasons if r not in self.reasons]
+            batch = down.many(tangents, chunk_size)
+        else:
+            zeros = [torch.zeros_like(t) for t in self.outputs]
+            push = torch.func.vjp(lambda *v: self._one(v), *zeros)[1]
+            batch = climb_down(lambda t: push(tuple(t)), tangents, self.outputs, chunk_size)
+        return _joined(batch, self.reasons, len(seeds), self.outputs)
+
+    def _one(self, cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        assert self._pull is not None
+        return tuple(self._pull(tuple(cotangents)))
+
+
+class _Flattened:
+    """``func`` with a flat tuple of outputs; keeps the structure and aux of its last run."""
+
+    def __init__(self, caller: str, func: Callable[..., Any], has_aux: bool) -> None:
+        self._caller, self._func, self._has_aux = caller, func, has_aux
+        self.out: Any = None
+        self.aux: Any = None
+        self.returned: list[Leaf] = []
+
+    def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
+        returned = self._func(*primals)
+        if self._has_aux:
+            returned, self.aux = _checks.output_and_aux(self._caller, returned)
+        outputs = flat_outputs(self._caller, returned)
+        _checks.differentiable_outputs(
+            self._caller, _checks.leaves_of(self._caller, "output", returned)
+        )
+        _, self.out = flatten(returned)
+        self.returned = [
+            leaf(f"output{path}", t) for path, t in zip(self.out.paths, outputs, strict=True)
+        ]
+        return tuple(as_real(t) for t in outputs)
+
+
+class Existing:
+    """Products along a graph that the caller has made."""
+
+    def __init__(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+        self.outputs, self.primals = outputs, inputs
+        self.reasons: list[str] = []
+        self.products = GraphProducts(outputs, inputs, inputs, (), outside=True)
+
+    def rev(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
+        with torch.no_grad():
+            batch = self.products.many(from_vector(seeds, self.outputs), chunk_size)
+        return _joined(batch, self.reasons, len(seeds), self.primals)
+
+    def fwd(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
+        raise NotImplementedError

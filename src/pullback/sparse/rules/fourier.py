@@ -1,0 +1,12 @@
+"""Fourier transforms: dense along their dims, apart everywhere else."""
+
+from __future__ import annotations
+
+from .axes import mixed
+from .base import Result, Step, rule
+
+
+@rule("_fft_c2c _fft_r2c _fft_c2r", "self")
+def _fft(step: Step) -> Result:
+    _, dep = step.only("self")
+    return mixed(dep, list(step["dim"]), step.out.shape)

@@ -1,0 +1,179 @@
+"""One function at one signature: what its plan needs to hold, checked at every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _checks, _torch
+from .._trees import Structure
+from .arguments import Arguments
+from .backward_graph import content_digest
+from .evaluate import values_of
+from .plan import Plan
+from .planning import plan_of
+from .products import Function, Replay, Source
+from .state import Reading, TensorGuard
+from .study import Study, pattern_here, study, tensor_named
+
+
+class Outcome:
+    """The values of one call, the plan that places them, and what else the function returned."""
+
+    def __init__(self, values: Tensor, plan: Plan, out: Structure, aux: Any) -> None:
+        self.values, self.plan, self.out, self.aux = values, plan, out, aux
+
+
+class Session:
+    """Evaluates one function along a plan.
+
+    ``given`` is the caller's plan: where it does not hold, the call is refused. A plan of the
+    session's own is made anew instead.
+    """
+
+    def __init__(
+        self,
+        caller: str,
+        func: Callable[..., Any],
+        arguments: Arguments,
+        has_aux: bool,
+        given: Plan | None,
+        trust_indices: bool,
+    ) -> None:
+        self._caller, self._func, self._has_aux = caller, func, has_aux
+        self._given, self._trust = given, trust_indices
+        self.engine = ""
+        self.reasons: tuple[str, ...] = ()
+        self._prepare(arguments)
+
+    def _prepare(self, arguments: Arguments) -> None:
+        with _torch.outside_transforms():
+            self._look(arguments.sample)
+
+    def _look(self, arguments: Arguments) -> None:
+        given = self._given
+        frozen = tuple(given.facts) if given is not None else ()
+        known = given is not None and given.user_pattern
+        self._study: Study = study(
+            self._caller,
+            self._func,
+            arguments,
+            has_aux=self._has_aux,
+            frozen=[n for n in frozen if n],
+            detecting=not known,
+        )
+        found = self._study
+        if given is None:
+            self.plan = plan_of(self._caller, found, arguments)
+        else:
+            self._fits(given, found, arguments)
+            self.plan = given
+        self._reading: Reading = found.reading.without_tensors()
+        relied = {**found.facts, **self.plan.facts}
+        self._guards = {
+            name: TensorGuard.of(name, tensor_named(name, arguments, found.reading))
+            for name in relied
+        }
+
+    def _fits(self, plan: Plan, found: Study, arguments: Arguments) -> None:
+        caller = self._caller
+        _checks.plan_leaves(caller, "output", plan.outputs, found.outputs)
+        for name, digest in plan.facts.items():
+            known = {*arguments.other_names, *found.reading.tensors}
+            if name not in known:
+                raise _checks.fact_is_gone(caller, name)
+            tensor = tensor_named(name, arguments, found.reading)
+            if content_digest(tensor) != digest:
+                raise _checks.fact_changed(caller, f"`{name}` has another content")
+        if plan.user_pattern or (plan.key and plan.key == found.key):
+            return
+        if found.detection is not None and found.captured is not None:
+            missing = plan.pattern.missing(found.detection.pattern)
+            if missing is not None:
+                raise _checks.plan_misses(caller, missing)
+
+    def evaluate(self, arguments: Arguments, chunk_size: int | None) -> Outcome:
+        """The values at ``arguments``, once everything that the plan relies on was checked."""
+        reading = self._checked(arguments)
+        if self._must_run_itself(reading, arguments):
+            return self._by_function(arguments, chunk_size)
+        found = self._study
+        assert found.captured is not None
+        source = Replay(found.captured, found.tensors(arguments, reading), arguments.primals)
+        values = self._values(self.plan, source, chunk_size, "replay")
+        return Outcome(values, self.plan, found.captured.out, self._aux(source))
+
+    def _checked(self, arguments: Arguments) -> Reading:
+        reading = self._study.state.read()
+        changes = reading.changes(self._reading)
+        broken = "" if changes else self._broken_guard(arguments, reading)
+        out_of_sight = self._study.captured is not None and self._study.state.unseen
+        if changes or broken or out_of_sight:
+            if self._given is not None and broken:
+                raise _checks.fact_changed(self._caller, broken)
+            self._prepare(arguments)
+            reading = self._study.state.read()
+        return reading
+
+    def _broken_guard(self, arguments: Arguments, reading: Reading) -> str:
+        for name, guard in self._guards.items():
+            tensor = tensor_named(name, arguments, reading)
+            if not guard.holds(tensor, trust=self._trust):
+                return guard.difference(tensor)
+        return ""
+
+    def _must_run_itself(self, reading: Reading, arguments: Arguments) -> bool:
+        """Whether no replay will do: none was captured, or somebody may differentiate the result.
+
+        Derivatives of a Jacobian come from the function: replayed operators have lost what a
+        straight-through estimator or a detach does to them.
+        """
+        if self._study.captured is None:
+            return True
+        if not _torch.plain_autograd_sees_everything():
+            return True
+        if not torch.is_grad_enabled():
+            return False
+        tensors = (*arguments.primals, *arguments.others, *reading.tensors.values())
+        return any(t.requires_grad for t in tensors)
+
+    def _by_function(self, arguments: Arguments, chunk_size: int | None) -> Outcome:
+        source = Function(self._caller, self._func, arguments, self._has_aux)
+        plan = self.plan
+        if self._study.captured is None and not plan.user_pattern:
+            plan = self._plan_here(source, arguments)
+        values = self._values(plan, source, chunk_size, "function")
+        if not torch.is_grad_enabled() and _torch.running_transform() is None:
+            values = values.detach()
+        return Outcome(values, plan, source.out, source.aux)
+
+    def _plan_here(self, source: Function, arguments: Arguments) -> Plan:
+        """The plan if it holds for the backward of this very point, else one for it alone."""
+        detection, key, note = pattern_here(self._caller, source)
+        if key and key == self._study.key:
+            return self.plan
+        if self.plan.pattern.contains(detection.pattern):
+            return self.plan
+        found = self._study
+        here = Study(
+            found.caller, found.func, arguments, found.has_aux, found.state, found.reading,
+            None, note or found.reason, tuple(source.returned), key, detection,
+        )  # fmt: skip
+        return plan_of(self._caller, here, arguments)
+
+    def _values(self, plan: Plan, source: Source, chunk_size: int | None, engine: str) -> Tensor:
+        values = values_of(plan.assembly, source, chunk_size or plan.chunk_size, plan.dtype)
+        self.engine, self.reasons = engine, tuple(source.reasons)
+        return values
+
+    def _aux(self, source: Replay) -> Any:
+        captured = self._study.captured
+        assert captured is not None
+        if captured.aux is None:
+            return None
+        tensors = iter(source.aux_tensors)
+        leaves = [next(tensors) if isinstance(a, Tensor) else a for a in captured.aux_leaves]
+        return captured.aux.rebuild(leaves)

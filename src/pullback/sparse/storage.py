@@ -1,0 +1,137 @@
+"""Plans on disk: NumPy arrays and one JSON text in a zip archive; nothing in it is executed."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .. import _checks
+from .coloring import Coloring
+from .leaf import Leaf
+from .pattern import SparsityPattern
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+FORMAT = 1
+_CALLER = "Plan.load"
+
+
+def save(plan: Plan, path: str | Path) -> None:
+    pattern, coloring = plan.pattern, plan.coloring
+    head = {
+        "format": FORMAT,
+        "torch": plan.torch_version,
+        "shape": pattern.shape,
+        "mode": plan.mode,
+        "reason": plan.reason,
+        "notes": plan.notes,
+        "inputs": [_written(leaf) for leaf in plan.inputs],
+        "outputs": [_written(leaf) for leaf in plan.outputs],
+        "argnums": plan.argnums,
+        "chunk_size": plan.chunk_size,
+        "bytes_per_product": plan.bytes_per_product,
+        "key": plan.key,
+        "facts": dict(plan.facts),
+        "user_pattern": plan.user_pattern,
+        "kind": coloring.kind,
+        "order": coloring.order,
+        "num_colors": coloring.num_colors,
+        "full": pattern.is_full,
+    }
+    arrays = {"colors": coloring.colors.numpy()}
+    if not pattern.is_full:
+        arrays |= {"indptr": pattern.indptr, "indices": pattern.indices}
+    text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
+    with Path(path).open("wb") as file:
+        np.savez(file, head=text, **arrays)  # type: ignore[arg-type]
+
+
+def load(path: str | Path) -> Plan:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            head = json.loads(archive["head"].tobytes().decode())
+            arrays = {name: archive[name] for name in archive.files if name != "head"}
+    except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise _checks.not_a_plan_file(_CALLER, str(path), _checks.first_line(error)) from None
+    if head.get("format") != FORMAT:
+        raise _checks.plan_format(_CALLER, str(path), head.get("format"), FORMAT)
+    if head["torch"].partition("+")[0] != torch.__version__.partition("+")[0]:
+        raise _checks.plan_torch(_CALLER, str(path), head["torch"], torch.__version__)
+    try:
+        return _read(head, arrays)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise _checks.not_a_plan_file(_CALLER, str(path), _checks.first_line(error)) from None
+
+
+def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
+    from .plan import Plan
+
+    shape = (int(head["shape"][0]), int(head["shape"][1]))
+    pattern = _pattern(shape, head, arrays)
+    colors = np.asarray(arrays["colors"])
+    count = int(head["num_colors"])
+    lengths = {"rows": shape[0], "columns": shape[1], "bidirectional": sum(shape)}
+    _require(head["kind"] in lengths, f"no coloring is called {head['kind']!r}")
+    _require(colors.shape == (lengths[head["kind"]],), "the coloring has another length")
+    _require(colors.dtype == np.int64, "the colors are no int64")
+    _require(bool(((colors >= -1) & (colors < count)).all()), "a color is out of range")
+    return Plan(
+        pattern=pattern,
+        coloring=Coloring(
+            head["kind"], head["order"], shape, torch.from_numpy(colors.copy()), count
+        ),
+        mode=head["mode"],
+        reason=head["reason"],
+        notes=tuple(head["notes"]),
+        inputs=tuple(_leaf(entry) for entry in head["inputs"]),
+        outputs=tuple(_leaf(entry) for entry in head["outputs"]),
+        argnums=tuple(head["argnums"]),
+        chunk_size=int(head["chunk_size"]),
+        bytes_per_product=int(head["bytes_per_product"]),
+        key=head["key"],
+        facts=dict(head["facts"]),
+        user_pattern=bool(head["user_pattern"]),
+        torch_version=head["torch"],
+    )
+
+
+def _pattern(
+    shape: tuple[int, int], head: dict[str, Any], arrays: dict[str, Any]
+) -> SparsityPattern:
+    if head["full"]:
+        return SparsityPattern.full(shape)
+    indptr, indices = arrays["indptr"], arrays["indices"]
+    _require(indptr.shape == (shape[0] + 1,) and indices.ndim == 1, "the pattern is incomplete")
+    _require(indptr.dtype.kind == "i" and indices.dtype.kind == "i", "the pattern is no integers")
+    _require(bool((np.diff(indptr) >= 0).all()) and indptr[0] == 0, "the rows are out of order")
+    _require(indptr[-1] == indices.size, "the pattern is incomplete")
+    inside = indices.size == 0 or (indices.min() >= 0 and indices.max() < shape[1])
+    _require(bool(inside), "a column is out of range")
+    rising = np.diff(indices) > 0
+    new_row = np.zeros(max(indices.size - 1, 0), dtype=bool)
+    starts = indptr[1:-1]
+    new_row[starts[(starts > 0) & (starts < indices.size)] - 1] = True
+    _require(bool((rising | new_row).all()), "the columns of a row are out of order")
+    return SparsityPattern(shape, indptr, indices)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _written(leaf: Leaf) -> list[Any]:
+    return [leaf.name, list(leaf.shape), str(leaf.dtype).removeprefix("torch.")]
+
+
+def _leaf(entry: list[Any]) -> Leaf:
+    name, shape, dtype = entry
+    found = getattr(torch, dtype)
+    _require(isinstance(found, torch.dtype), f"{dtype} is no dtype")
+    return Leaf(str(name), tuple(int(s) for s in shape), found)

@@ -1,0 +1,275 @@
+"""What planning finds out about a function at its sample arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from .._adjoint import probe
+from .._engines import BYTES_AT_ONCE
+from .arguments import Arguments
+from .backward_graph import backward_graph, content_digest, structure_key
+from .capture import Captured, NotCaptured, capture, perturbed
+from .detect import Detection, detect
+from .leaf import Leaf
+from .pattern import SparsityPattern
+from .products import Existing, Function, Replay, Source
+from .state import Reading, State
+from .story import Story
+
+
+@dataclass
+class Study:
+    """``captured`` is the graph that stands for the function, or None, and ``reason`` why not.
+
+    ``facts`` maps the names of tensors whose content was relied on to digests of it.
+    """
+
+    caller: str
+    func: Callable[..., Any]
+    arguments: Arguments
+    has_aux: bool
+    state: State
+    reading: Reading
+    captured: Captured | None
+    reason: str
+    outputs: tuple[Leaf, ...]
+    key: str
+    detection: Detection | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def tensors(self, arguments: Arguments, reading: Reading) -> list[Tensor]:
+        """The inputs of the captured graph, cotangents left out."""
+        assert self.captured is not None
+        owned = [reading.tensors[path].detach() for path in self.captured.owned]
+        laid_out = [
+            _in_layout(t, i.meta.stride)
+            for t, i in zip(
+                [*(t.detach() for t in arguments.primals), *arguments.others],
+                self.captured.graph.inputs[len(owned) :],
+                strict=False,
+            )
+        ]
+        return owned + laid_out
+
+    def source(self, arguments: Arguments, reading: Reading) -> Source:
+        """Products at ``arguments``, by the captured graph where there is one."""
+        if self.captured is None:
+            return Function(self.caller, self.func, arguments, self.has_aux)
+        return Replay(self.captured, self.tensors(arguments, reading), arguments.primals)
+
+    @cached_property
+    def forward_refusal(self) -> str:
+        """Why there are no products J t of the backward's J, or nothing where they hold.
+
+        They must pair with the products v J at the sample and at a point near by.
+        """
+        here = self.arguments
+        with _no_trace(self.state):
+            for primals in (here.primals, [perturbed(t) for t in here.primals]):
+                refusal = _pairs_up(self._trial(primals))
+                if refusal:
+                    return refusal
+        return ""
+
+    def _trial(self, primals: Sequence[Tensor]) -> Source:
+        arguments = self.arguments.with_primals(primals)
+        if self.captured is None:
+            return Function(self.caller, self.func, arguments, self.has_aux)
+        tensors = self.tensors(arguments, self.reading)
+        cut = len(self.captured.owned)
+        owned = [t.clone() for t in tensors[:cut]]
+        return Replay(self.captured, [*owned, *tensors[cut:]], arguments.primals)
+
+    @property
+    def bytes_per_product(self) -> int:
+        if self.captured is not None:
+            return max(1, self.captured.graph.bytes_per_product)
+        return sum(leaf.numel * leaf.dtype.itemsize for leaf in (*self.inputs, *self.outputs))
+
+    @property
+    def chunk_size(self) -> int:
+        return max(1, BYTES_AT_ONCE // max(1, self.bytes_per_product))
+
+    @property
+    def inputs(self) -> tuple[Leaf, ...]:
+        return self.arguments.inputs
+
+    @property
+    def notes(self) -> list[str]:
+        notes: list[str] = []
+        if self.captured is None:
+            notes.append(
+                f"no captured graph stands for the function: {self.reason}. It runs itself at "
+                f"every call, and the pattern is found anew where its backward is another"
+            )
+        if self.detection is not None:
+            notes += [
+                f"{name} is taken as dense: {why}"
+                for name, why in self.detection.pessimistic.items()
+            ]
+            if self.detection.widened:
+                notes.append("sets of dependences grew too large to store and were widened")
+        return notes
+
+
+def study(
+    caller: str,
+    func: Callable[..., Any],
+    arguments: Arguments,
+    *,
+    has_aux: bool = False,
+    frozen: Sequence[str] = (),
+    detecting: bool = True,
+) -> Study:
+    """Capture ``func`` at ``arguments`` and find its pattern; leaves no trace in what it owns."""
+    state = State.of(func)
+    reading = state.read()
+    named = _frozen_names(caller, frozen, reading, arguments)
+    reason = ""
+    captured: Captured | None = None
+    try:
+        captured = capture(caller, func, arguments, state, has_aux=has_aux, frozen=named)
+    except NotCaptured as refusal:
+        reason = str(refusal)
+    changed = state.read().changes(reading.without_tensors()) if captured is not None else ()
+    if changed or state.unseen:
+        captured = None
+        reason = reason or (
+            f"a call changes what it reads: {changed[0]}" if changed else state.unseen[0]
+        )
+    if captured is None:
+        return _study_of_one_point(
+            caller, func, arguments, has_aux, state, reading, reason, detecting
+        )
+    out_names = [f"output{path}" for path in captured.out.paths]
+    outputs = tuple(
+        Leaf(name, meta.shape, meta.dtype)
+        for name, meta in zip(out_names, captured.returned, strict=True)
+    )
+    found = Study(
+        caller, func, arguments, has_aux, state, reading, captured, "", outputs,
+        structure_key(captured.graph),
+    )  # fmt: skip
+    if detecting:
+        found.detection = detect(caller, captured.graph)
+        found.detection.pattern._story = Story(
+            caller, captured.graph, found.outputs, arguments.inputs
+        )
+    relied = (found.detection.relied if found.detection else set()) | captured.guards
+    found.facts = {
+        name: content_digest(tensor_named(name, arguments, reading)) for name in sorted(relied)
+    }
+    return found
+
+
+def _study_of_one_point(
+    caller: str,
+    func: Callable[..., Any],
+    arguments: Arguments,
+    has_aux: bool,
+    state: State,
+    reading: Reading,
+    reason: str,
+    detecting: bool,
+) -> Study:
+    with _no_trace(state):
+        source = Function(caller, func, arguments, has_aux)
+        pattern, key, note = pattern_here(caller, source) if detecting else (None, "", "")
+    outputs = tuple(source.returned)
+    reason = f"{reason}; {note}" if note else reason
+    return Study(
+        caller, func, arguments, has_aux, state, reading, None, reason, outputs, key, pattern
+    )
+
+
+def pattern_here(caller: str, source: Function | Existing) -> tuple[Detection, str, str]:
+    """The pattern of the backward at this point, its key, and why it could not be read, if so."""
+    outputs = list(source.outputs)
+    m = sum(t.numel() for t in outputs)
+    n = sum(t.numel() for t in source.primals)
+    products = source.products
+    if products is None:
+        return Detection(SparsityPattern.full((m, n))), "", "its backward is not in sight"
+    try:
+        found = backward_graph(outputs, products.inputs, source.primals)
+    except NotCaptured as refusal:
+        return Detection(SparsityPattern.full((m, n))), "", str(refusal)
+    return detect(caller, found.graph), found.key, ""
+
+
+def tensor_named(name: str, arguments: Arguments, reading: Reading) -> Tensor:
+    if name in arguments.other_names:
+        return arguments.others[arguments.other_names.index(name)]
+    return reading.tensors[name]
+
+
+def _frozen_names(
+    caller: str, frozen: Sequence[str], reading: Reading, arguments: Arguments
+) -> frozenset[str]:
+    """Full names of the tensors that the caller froze by a short name."""
+    known = [*arguments.other_names, *reading.tensors]
+    found: set[str] = set()
+    for wanted in frozen:
+        matching = [name for name in known if name == wanted or name.rpartition(" (")[0] == wanted]
+        if not matching:
+            raise _checks.unknown_frozen(caller, wanted, known)
+        found.update(matching)
+    return frozenset(found)
+
+
+def _in_layout(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """``tensor`` in the strides that the graph was captured with."""
+    if tensor.layout is not torch.strided or tensor.stride() == stride or tensor.numel() < 2:
+        return tensor
+    return torch.empty_strided(
+        tensor.shape, stride, dtype=tensor.dtype, device=tensor.device
+    ).copy_(tensor)
+
+
+def _pairs_up(source: Source) -> str:
+    """Why <v, J t> and <v J, t> differ, or nothing where they agree."""
+    v = torch.cat([probe(t).detach().reshape(-1) for t in source.outputs])
+    t = torch.cat([probe(p).detach().reshape(-1) for p in source.primals])
+    try:
+        across = source.rev(v[None])[0].detach()
+        along = source.fwd(t[None])[0].detach()
+    except (RuntimeError, NotImplementedError) as error:
+        return _checks.first_line(error)
+    left, right = torch.dot(v, along.to(v.dtype)), torch.dot(across.to(t.dtype), t)
+    terms = (v * along).abs().sum() + (across * t).abs().sum()
+    loose = 1e-9 if v.dtype == torch.float64 else 1e-4
+    if not torch.isfinite(terms):
+        return "" if torch.isnan(left) == torch.isnan(right) else "<v, J t> is not <v J, t>"
+    return "" if abs(left - right) <= loose * terms else "<v, J t> is not <v J, t>"
+
+
+@contextmanager
+def _no_trace(state: State) -> Iterator[None]:
+    """Put back the content and the ``.grad`` of all that the function owns, and the generators."""
+    kept = [(o.tensor, o.tensor.detach().clone(), o.tensor.grad if o.tensor.is_leaf else None)
+            for o in state.leaves]  # fmt: skip
+    devices = sorted({t.device.index or 0 for t, _, _ in kept if t.is_cuda})
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, before, grad in kept:
+                    if not _equal(tensor, before):
+                        tensor.detach().copy_(before)
+                    if tensor.is_leaf and tensor.grad is not grad:
+                        tensor.grad = grad
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    if left.layout is not torch.strided:
+        return True
+    return bool(torch.equal(left, right)) or bool(left.isnan().any())

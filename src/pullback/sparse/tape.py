@@ -1,0 +1,309 @@
+"""Every ATen call of a stretch of Python, recorded as one graph.
+
+The tape lies below autograd, so it sees what the forward and the backward really do: custom
+functions, checkpoints and nested transforms included. Beside the calls it notes whatever would
+make a replay differ from the program: values read out of tensors, shapes that follow from data,
+random draws, writes to tensors that the program did not make.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .. import _torch
+from .draws import Draws
+
+# Reads of a tensor's data that reach no ATen operator.
+_SILENT_READS: dict[Any, str] = {
+    Tensor.numpy: ".numpy()",
+    Tensor.tolist: ".tolist()",
+    Tensor.__array__: "numpy.asarray()",
+    Tensor.data_ptr: ".data_ptr()",
+    Tensor.untyped_storage: ".untyped_storage()",
+    Tensor.__dlpack__: ".__dlpack__()",
+}
+_FROM_OUTSIDE = (torch.from_numpy, torch.as_tensor, torch.asarray, torch.frombuffer, torch.tensor)
+_PRINTING = (Tensor.__repr__, Tensor.__format__)
+# These move the running statistics although their schemas declare no write.
+_HIDDEN_WRITES = {
+    "native_batch_norm": (3, 4),
+    "cudnn_batch_norm": (3, 4),
+    "miopen_batch_norm": (3, 4),
+}
+# The key in a node's ``meta`` that torch carries over when a graph is traced again.
+NOTE = "custom"
+
+
+@dataclass(frozen=True)
+class Taint:
+    """What a tensor's data follows from: ``varies`` with an argument or a draw; and ``sources``,
+    the names of the constants that it was made of."""
+
+    varies: bool = False
+    sources: frozenset[str] = frozenset()
+
+    def __or__(self, other: Taint) -> Taint:
+        if self is other or other is LITERAL:
+            return self
+        if self is LITERAL:
+            return other
+        return Taint(self.varies or other.varies, self.sources | other.sources)
+
+
+LITERAL = Taint()
+VARYING = Taint(varies=True)
+
+
+@dataclass(frozen=True)
+class Read:
+    """Data that left the tensors: ``what`` was called on it, and where."""
+
+    what: str
+    where: str
+    taint: Taint
+
+
+class Tape(TorchDispatchMode):
+    """Records into ``graph`` while it is entered.
+
+    ``constants`` are the tensors that came from elsewhere, by the name of their attribute;
+    ``literals`` the names of those that the recorded program made itself out of Python numbers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.root = torch.nn.Module()
+        self.graph = fx.Graph()
+        self.constants: dict[str, Tensor] = {}
+        self.literals: set[str] = set()
+        self.reads: list[Read] = []
+        self.shapes_from_data: list[Read] = []
+        self.written: dict[str, Tensor] = {}
+        self.draws = Draws()
+        self._nodes: Any = WeakTensorKeyDictionary()
+        self._taints: dict[int, Taint] = {}
+        self._lines: dict[int, str] = {}
+        self._quiet = False
+
+    def input(self, tensor: Tensor, name: str, taint: Taint = VARYING) -> fx.Node:
+        node = self.graph.placeholder(name)
+        self._nodes[tensor] = node
+        with self._unwatched():
+            self._taints[_storage(tensor)] = taint
+        return node
+
+    def node_of(self, tensor: Tensor) -> fx.Node:
+        node: fx.Node | None = self._nodes.get(tensor)
+        return node if node is not None else self._constant(tensor)
+
+    def taint_of(self, tensor: Tensor) -> Taint:
+        if self._nodes.get(tensor) is None:
+            self._constant(tensor)
+        return self._taints.get(_storage(tensor), LITERAL)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        with self.draws.watched(), _Interceptor(self), self:
+            yield
+
+    @contextmanager
+    def _unwatched(self) -> Iterator[None]:
+        """What happens inside is the tape's own doing, or for human eyes: it is no read."""
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+    def module(self, results: Sequence[Any]) -> fx.GraphModule:
+        self.graph.output(tuple(results))
+        return fx.GraphModule(self.root, self.graph)
+
+    def restore(self) -> None:
+        """Put back what the recorded program wrote to tensors that it did not make."""
+        with torch.no_grad():
+            for name, before in self.written.items():
+                self.constants[name].detach().copy_(before)
+
+    def _constant(self, tensor: Tensor, literal: bool = False) -> fx.Node:
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = tensor
+        if literal:
+            self.literals.add(name)
+        self.root.register_buffer(name, tensor, persistent=False)
+        node = self.graph.get_attr(name)
+        self._nodes[tensor] = node
+        self._taints[_storage(tensor)] = LITERAL if literal else Taint(sources=frozenset({name}))
+        return node
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        before, self._quiet = self._quiet, True
+        try:
+            return self._record(func, args, kwargs, quiet=before)
+        finally:
+            self._quiet = before
+
+    def _record(self, func: OpOverload, args: Any, kwargs: Any, quiet: bool) -> Any:
+        if func is torch.ops.aten.lift_fresh.default and self._nodes.get(args[0]) is None:
+            self._constant(args[0], literal=True)
+        tensors = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+        taint = LITERAL
+        for tensor in tensors:
+            taint = taint | self.taint_of(tensor)
+        self._keep_what_is_written(func, args, kwargs)
+        result, drawn = self.draws.run(func, args, kwargs)
+        returned = [r for r in pytree.tree_leaves(result) if isinstance(r, Tensor)]
+        if not returned and func._schema.returns:
+            if not quiet:
+                self.reads.append(Read(_name(func), _torch.user_line(), taint))
+            return result
+        if _shape_follows_data(func, args):
+            self.shapes_from_data.append(Read(_name(func), _torch.user_line(), taint))
+        node = self._emit(func, args, kwargs, drawn)
+        self._bind(node, result)
+        self._spread(func, args, kwargs, returned, VARYING if drawn is not None else taint)
+        if drawn is not None and drawn.node is None:
+            drawn.node = self.graph.call_function(
+                torch.ops.aten.clone.default, (self.node_of(returned[0]),)
+            )
+            drawn.others = [
+                self.graph.call_function(torch.ops.aten.clone.default, (self.node_of(r),))
+                for r in returned[1:]
+            ]
+        return result
+
+    def _emit(self, func: OpOverload, args: Any, kwargs: Any, drawn: Any) -> fx.Node:
+        inner_args, inner_kwargs = pytree.tree_map(
+            lambda a: self.node_of(a) if isinstance(a, Tensor) else a, (args, kwargs)
+        )
+        if drawn is not None and drawn.node is not None:
+            # A draw made again under a restored state: the first one is used once more.
+            if func._schema.is_mutable:
+                inner_args = (inner_args[0], drawn.node)
+                return self._call(torch.ops.aten.copy_.default, inner_args, {})
+            return self._call(_repeated, (drawn.node, *drawn.others), {})
+        return self._call(func, inner_args, inner_kwargs)
+
+    def _call(self, target: Callable[..., Any], args: Any, kwargs: Any) -> fx.Node:
+        node = self.graph.call_function(target, args, kwargs)
+        running = _torch.running_node()
+        if running is None:
+            line = _torch.user_line()
+            self._lines[_torch.next_sequence_number() - 1] = line
+            node.meta[NOTE] = {"line": line, "formula": ""}
+        else:
+            line = self._lines.get(running.number, "")
+            node.meta[NOTE] = {"line": line, "formula": running.name if running.built_in else ""}
+        return node
+
+    def _bind(self, node: fx.Node, result: Any) -> None:
+        if isinstance(result, Tensor):
+            self._nodes[result] = node
+        elif isinstance(result, (tuple, list)):
+            for k, part in enumerate(result):
+                if isinstance(part, (Tensor, tuple, list)):
+                    self._bind(self.graph.call_function(operator.getitem, (node, k)), part)
+
+    def _spread(
+        self, func: OpOverload, args: Any, kwargs: Any, returned: list[Tensor], taint: Taint
+    ) -> None:
+        written = [_storage(t) for t in _targets(func, args, kwargs)]
+        for place in written:
+            self._taints[place] = self._taints.get(place, LITERAL) | taint
+        views = any(r.alias_info is not None for r in func._schema.returns)
+        for tensor in returned:
+            place = _storage(tensor)
+            if not views and place not in written:
+                self._taints[place] = taint
+
+    def _keep_what_is_written(self, func: OpOverload, args: Any, kwargs: Any) -> None:
+        """A copy of every constant as it was before the program's first write to it."""
+        targets = {_storage(t) for t in _targets(func, args, kwargs)}
+        if not targets:
+            return
+        for name, constant in self.constants.items():
+            if name not in self.literals | self.written.keys() and _storage(constant) in targets:
+                with torch.no_grad():
+                    self.written[name] = constant.detach().clone()
+
+
+def _repeated(first: Any, *others: Any) -> Any:
+    return (first, *others) if others else first
+
+
+def _storage(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage().data_ptr() or id(tensor)
+    except (NotImplementedError, RuntimeError):  # sparse and other storage-free layouts
+        return id(tensor)
+
+
+def _name(func: OpOverload) -> str:
+    return str(func.overloadpacket.__name__)
+
+
+def _targets(func: OpOverload, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors that a call writes to."""
+    places = _HIDDEN_WRITES.get(_name(func), ())
+    found = [args[k] for k in places if len(args) > k]
+    if func._schema.is_mutable:
+        for k, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                value = args[k] if k < len(args) else kwargs.get(argument.name)
+                found += pytree.tree_leaves(value)
+    return [t for t in found if isinstance(t, Tensor)]
+
+
+def _shape_follows_data(func: OpOverload, args: Any) -> bool:
+    if _name(func) in ("index", "_unsafe_index"):
+        return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    return torch.Tag.dynamic_output_shape in func.tags
+
+
+class _Interceptor(TorchFunctionMode):
+    """Notes the reads that no ATen operator shows, and tensors made of other libraries' arrays."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self._tape = tape
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tape = self._tape
+        if tape._quiet:
+            return func(*args, **kwargs)
+        if func in _PRINTING:
+            with tape._unwatched():
+                return func(*args, **kwargs)
+        what = _SILENT_READS.get(func)
+        if what is not None and isinstance(args[0], Tensor):
+            with tape._unwatched():
+                taint = tape.taint_of(args[0])
+            tape.reads.append(Read(what, _torch.user_line(), taint))
+        result = func(*args, **kwargs)
+        made_outside = func in _FROM_OUTSIDE and isinstance(result, Tensor)
+        if made_outside and tape._nodes.get(result) is None:
+            with tape._unwatched():
+                tape._constant(result, literal=True)
+        return result
