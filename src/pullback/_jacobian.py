@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _checks, _torch
+from ._engines import BYTES_AT_ONCE, chunks
 from ._trees import flatten
 from .sparse.arguments import Arguments, arguments_for
 from .sparse.choice import choose
@@ -119,8 +120,6 @@ class Jacobian:
 def _units(
     count: int, chunk: int | None, width: int, like: Tensor, push: Callable[..., Tensor]
 ) -> Tensor:
-    from ._engines import chunks
-
     pieces = []
     for start, stop in chunks(count, chunk, (count + width) * like.element_size()):
         units = like.new_zeros(stop - start, count)
@@ -249,6 +248,7 @@ def jacobian_of(
     source = Existing(rows.tensors, columns.tensors)
     detection, _, note = pattern_here(caller, source)
     choice = choose(detection.pattern, "auto", forward="the backward alone is known")
+    each = sum(t.numel() * t.element_size() for t in (*rows.tensors, *columns.tensors))
     plan = Plan(
         pattern=detection.pattern,
         coloring=choice.coloring,
@@ -258,8 +258,8 @@ def jacobian_of(
         inputs=tuple(leaf(n, t) for n, t in zip(columns.names, columns.tensors, strict=True)),
         outputs=tuple(leaf(n, t) for n, t in zip(rows.names, rows.tensors, strict=True)),
         argnums=(0,),
-        chunk_size=chunk_size or 64,
-        bytes_per_product=0,
+        chunk_size=chunk_size or max(1, BYTES_AT_ONCE // each),
+        bytes_per_product=each,
     )
     values = values_of(plan.assembly, source, plan.chunk_size, plan.dtype)
     arguments = arguments_for(caller, (inputs,), 0)

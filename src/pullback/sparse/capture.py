@@ -19,16 +19,25 @@ from torch.utils import _pytree as pytree
 
 from .. import _checks
 from .._engines import gradients
+from .._errors import PullbackError
 from .._linear import flat_outputs
 from .._trees import Structure, flatten
 from .arguments import Arguments, as_real
-from .graph import Input, Meta, PullbackGraph, drop_detaches, is_needed, split
+from .graph import Input, Meta, PullbackGraph, drop_detaches, is_draw, is_needed, split
 from .state import State
 from .tape import VARYING, Taint, Tape
 
 
 class NotCaptured(Exception):  # noqa: N818 - it is no error: another engine takes over
-    """Why no graph stands for the function."""
+    """Why no graph stands for the function.
+
+    ``graph`` is what was recorded at the sample, where it could be: not to be replayed, but its
+    pattern may hold elsewhere.
+    """
+
+    def __init__(self, reason: str, graph: PullbackGraph | None = None) -> None:
+        super().__init__(reason)
+        self.graph = graph
 
 
 @dataclass
@@ -84,12 +93,25 @@ def capture(
 ) -> Captured:
     """The pullback graph of ``func`` at ``arguments``. Leaves no trace in what ``func`` owns."""
     with _untouched_gradients(state):
-        recorded = _record(caller, func, arguments, has_aux)
+        tape = Tape()
         try:
-            guards = _refuse_what_a_replay_would_miss(recorded, state, arguments)
-            graph, owned, tensors = _functional(recorded, arguments, state, frozen, guards)
+            recorded = _record(caller, func, arguments, has_aux, tape)
+        except PullbackError:
+            raise
+        except Exception as error:
+            # The user's own error comes again from the function alone; else the tape caused it.
+            _run_alone(func, arguments, tape)
+            raise NotCaptured(f"it cannot be recorded: {_checks.first_line(error)}") from None
+        finally:
+            tape.restore()
+        try:
+            guards, refusal = _what_a_replay_would_miss(recorded, state, arguments)
+            owner = _Owners(recorded.tape, state, arguments, lenient=bool(refusal))
+            graph, owned, tensors = _functional(recorded, arguments, owner, frozen, guards)
             with torch.random.fork_rng(devices=_devices(tensors)):
                 graph.survey([_fresh(t) for t in tensors])
+            if refusal:
+                raise NotCaptured(refusal, graph)
             captured = Captured(
                 graph,
                 *split(graph),
@@ -107,10 +129,19 @@ def capture(
     return captured
 
 
-def _record(caller: str, func: Callable[..., Any], arguments: Arguments, has_aux: bool) -> Recorded:
+def _run_alone(func: Callable[..., Any], arguments: Arguments, tape: Tape) -> None:
+    tape.restore()
+    devices = _devices([*arguments.primals, *arguments.others])
+    primals = [_fresh(t).requires_grad_() for t in arguments.primals]
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        arguments.call(func, primals, [_fresh(t) for t in arguments.others])
+
+
+def _record(
+    caller: str, func: Callable[..., Any], arguments: Arguments, has_aux: bool, tape: Tape
+) -> Recorded:
     primals = [_fresh(t).requires_grad_() for t in arguments.primals]
     others = [_fresh(t) for t in arguments.others]
-    tape = Tape()
     for tensor, name in zip(primals, arguments.primal_names, strict=True):
         tape.input(tensor, _identifier(name))
     for tensor, name in zip(others, arguments.other_names, strict=True):
@@ -158,44 +189,69 @@ def _identifier(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name).strip("_") or "x"
 
 
-def _refuse_what_a_replay_would_miss(
+def _what_a_replay_would_miss(
     recorded: Recorded, state: State, arguments: Arguments
-) -> set[str]:
-    """The names of the tensors whose content must be guarded; raises if that is not enough."""
+) -> tuple[set[str], str]:
+    """The names of the tensors whose content must be guarded, and what no guard would catch."""
     tape = recorded.tape
     for reason in (*state.unseen, *tape.draws.problems):
-        raise NotCaptured(reason)
+        return set(), reason
+    owner = _Owners(tape, state, arguments)
     guards: set[str] = set()
     for read in tape.reads + tape.shapes_from_data:
         if read.taint.varies:
             at = f" at {read.where}" if read.where else ""
             how = "its shapes follow" if read in tape.shapes_from_data else "it reads values"
-            raise NotCaptured(f"{how} from data that vary ({read.what}{at})")
-        guards |= {_owner(name, tape, state, arguments) for name in read.taint.sources}
-    return guards
+            return set(), f"{how} from data that vary ({read.what}{at})"
+        try:
+            guards |= {owner.of(name) for name in read.taint.sources}
+        except NotCaptured as refusal:
+            return set(), str(refusal)
+    return guards, ""
 
 
-def _owner(name: str, tape: Tape, state: State, arguments: Arguments) -> str:
-    """Where a tensor of the tape can be read again: an argument's name or a path of the state."""
-    if name in arguments.other_names:
-        return name
-    tensor = tape.constants[name]
-    path = state.path_of(tensor)
-    if path is None:
-        shape = _checks.shape_text(tensor.shape)
-        raise NotCaptured(f"it uses a tensor of shape {shape} that nobody can find again")
-    return path
+@dataclass
+class _Owners:
+    """Where a tensor of the tape can be read again: an argument's name or a path of the state.
+
+    ``lenient``: the graph is for one look only, and tensors that nobody finds again keep the name
+    that the tape gave them.
+    """
+
+    tape: Tape
+    state: State
+    arguments: Arguments
+    lenient: bool = False
+
+    def of(self, name: str) -> str:
+        if name in self.arguments.other_names:
+            return name
+        tensor = self.tape.constants[name]
+        path = self.state.path_of(tensor)
+        if path is None:
+            if self.lenient:
+                return name
+            shape = _checks.shape_text(tensor.shape)
+            raise NotCaptured(f"it uses a tensor of shape {shape} that nobody can find again")
+        return path
+
+    def is_known(self, path: str) -> bool:
+        return path not in self.tape.constants
 
 
 def _functional(
-    recorded: Recorded, arguments: Arguments, state: State, frozen: frozenset[str], guards: set[str]
+    recorded: Recorded,
+    arguments: Arguments,
+    owners: _Owners,
+    frozen: frozenset[str],
+    guards: set[str],
 ) -> tuple[PullbackGraph, list[str], list[Tensor]]:
     """The raw graph traced once more without its writes, with owned tensors as inputs."""
     tape, raw = recorded.tape, recorded.module
     owned: dict[str, tuple[Tensor, list[fx.Node]]] = {}
     for node in list(raw.graph.nodes):
         if node.op == "get_attr" and node.target not in tape.literals:
-            path = _owner(str(node.target), tape, state, arguments)
+            path = owners.of(str(node.target))
             owned.setdefault(path, (tape.constants[str(node.target)], []))[1].append(node)
     _refuse_shared_writes(tape, [tensor for tensor, _ in owned.values()])
     with raw.graph.inserting_before(next(iter(raw.graph.nodes))):
@@ -231,11 +287,16 @@ def _functional(
     graph = PullbackGraph(
         pure, inputs, [Meta.of(t) for t in arguments.primals], len(recorded.outputs)
     )
-    exact = [i.name for i in inputs if not _checks.can_carry_gradients(i.meta.dtype)]
-    graph.classify(frozenset([*exact, *guards]) | frozen)
-    for node in graph.nodes:
-        if is_needed(node) and node in graph.linear and node.op == "call_function":
-            raise NotCaptured("its backward writes to a tensor that it does not own")
+    exact = [
+        i.name
+        for i in inputs
+        if not _checks.can_carry_gradients(i.meta.dtype) and owners.is_known(i.name)
+    ]
+    graph.classify(frozenset([*exact, *guards]) | frozen, literals=not owners.lenient)
+    for node in graph.late:
+        if node.op == "call_function" and is_needed(node):
+            what = "draws random numbers" if is_draw(node) else "writes to a tensor of others"
+            raise NotCaptured(f"its backward {what}", None)
     return graph, list(owned), tensors
 
 
@@ -264,7 +325,8 @@ def _try_out(
         handed, values = captured.run_forward(inputs)
         found = captured.linear(*handed, *weights)
         pairs = [*zip(found, truth, strict=True), *zip(values, outputs, strict=False)]
-        if not all(same(a, b) for a, b in pairs):
+        loose = captured.graph.rounding
+        if not all(same(a, b, loose) for a, b in pairs):
             raise NotCaptured("its replay at another point differs from the function itself")
         others = [torch.randn_like(w) for w in weights]
         mixed = captured.linear(
@@ -272,7 +334,7 @@ def _try_out(
         )
         second = captured.linear(*handed, *others)
         for a, b, c in zip(mixed, found, second, strict=True):
-            if a is not None and not same(a, 2 * b - 3 * c):
+            if a is not None and not same(a, 2 * b - 3 * c, loose):
                 raise NotCaptured("its backward is not linear in its cotangent")
 
 
@@ -283,16 +345,16 @@ def perturbed(tensor: Tensor) -> Tensor:
         return moved.clone()
 
 
-def same(left: Tensor | None, right: Tensor | None) -> bool:
-    """Equal up to rounding; None counts as zeros."""
+def same(left: Tensor | None, right: Tensor | None, loose: float) -> bool:
+    """Equal up to ``loose``, relative to the largest entry; None counts as zeros."""
     if left is None or right is None:
         other = right if left is None else left
         return other is None or not bool(other.any())
     left, right = left.detach(), right.detach()
     if left.shape != right.shape:
         return False
-    scale = right[right.isfinite()].abs().max().item() if right.isfinite().any() else 0.0
-    loose = 1e-8 if right.dtype in (torch.float64, torch.complex128) else 1e-3
+    finite = right[right.isfinite()]
+    scale = finite.abs().max().item() if finite.numel() else 0.0
     return torch.allclose(
         left.to(right.dtype), right, rtol=loose, atol=loose * max(scale, 1e-30), equal_nan=True
     )

@@ -113,8 +113,12 @@ class PullbackGraph:
     def gradients(self) -> tuple[fx.Node | None, ...]:
         return self.results[: len(self.primals)]
 
-    def classify(self, guarded: frozenset[str]) -> None:
-        """Find the linear nodes and the fixed ones; ``guarded`` names inputs of fixed content."""
+    def classify(self, guarded: frozenset[str], literals: bool = True) -> None:
+        """Find the linear nodes and the fixed ones.
+
+        ``guarded`` names the inputs of fixed content; ``literals`` says whether the tensors that
+        the program made of Python numbers are the same at every point.
+        """
         self.linear = {i.node: None for i in self.cotangents}
         by_node = {i.node: i for i in self.inputs}
         for node in self.nodes:
@@ -123,7 +127,7 @@ class PullbackGraph:
                 if given.kind in ("argument", "owned") and given.name in guarded:
                     self.fixed.add(node)
                     self.relies_on[node] = frozenset({given.name})
-            elif node.op == "get_attr":
+            elif node.op == "get_attr" and literals:
                 self.fixed.add(node)
                 self.relies_on[node] = frozenset()
             elif node.op == "call_function":
@@ -145,6 +149,27 @@ class PullbackGraph:
         results = survey.run(*tensors)
         self.metas, self.data = survey.metas, survey.data
         return tuple(results)
+
+    @property
+    def late(self) -> dict[fx.Node, None]:
+        """The linear nodes, and those that need one to be there: zeros shaped like a cotangent."""
+        late: dict[fx.Node, None] = {}
+        for node in self.nodes:
+            follows = node in self.linear or any(n in late for n in node.all_input_nodes)
+            if follows and node.op != "output":
+                late[node] = None
+        return late
+
+    @property
+    def rounding(self) -> float:
+        """How closely two runs can be expected to agree, by the coarsest dtype on the way."""
+        dtypes = {
+            meta.dtype
+            for entry in self.metas.values()
+            for meta in ([entry] if isinstance(entry, Meta) else entry or ())
+            if isinstance(meta, Meta) and (meta.dtype.is_floating_point or meta.dtype.is_complex)
+        }
+        return max((_ROUNDING.get(d, 0.1) for d in dtypes), default=0.0)
 
     @property
     def bytes_per_product(self) -> int:
@@ -176,6 +201,12 @@ class PullbackGraph:
         return str(note.get("formula", ""))
 
 
+_ROUNDING = {
+    torch.float64: 1e-8,
+    torch.complex128: 1e-8,
+    torch.float32: 1e-3,
+    torch.complex64: 1e-3,
+}
 # Results that take no memory of their own. Those that outlive their base are counted too low.
 _VIEWS = frozenset(
     "view expand slice select squeeze unsqueeze t transpose permute getitem diagonal unbind split "
@@ -244,7 +275,7 @@ def split(graph: PullbackGraph) -> tuple[fx.GraphModule, fx.GraphModule, list[fx
     other: ``forward(*inputs but cotangents) -> (handed..., outputs...)`` and
     ``linear(*handed, *cotangents) -> gradients``."""
     needed = [g for g in graph.gradients if g is not None]
-    late = _late(graph)
+    late = graph.late
     inside = _ancestors(needed, late)
     used = [n for node in late if node in inside for n in node.all_input_nodes] + needed
     handed = dict.fromkeys(n for n in used if n not in late)
@@ -261,16 +292,6 @@ def split(graph: PullbackGraph) -> tuple[fx.GraphModule, fx.GraphModule, list[fx
         graph.gradients,
     )
     return forward, linear, list(handed)
-
-
-def _late(graph: PullbackGraph) -> dict[fx.Node, None]:
-    """The linear nodes, and those that need one to be there: zeros shaped like a cotangent."""
-    late: dict[fx.Node, None] = {}
-    for node in graph.nodes:
-        follows = node in graph.linear or any(n in late for n in node.all_input_nodes)
-        if follows and node.op != "output":
-            late[node] = None
-    return late
 
 
 def _ancestors(ends: Sequence[fx.Node], within: dict[fx.Node, None]) -> set[fx.Node]:

@@ -43,7 +43,7 @@ def plan_jacobian(
         mode: "rev" takes VJPs alone, "fwd" JVPs alone, "mixed" both, "dense" one product per row
             or column; "auto" what is estimated to cost least.
         lift: whether to take index movement out of the differentiated part; "auto" lets the plan
-            decide. This version does not: True is refused.
+            decide. This version never does; a plan for which True was asked says so in its notes.
         pattern: the structure, where it is known: a ``SparsityPattern``, a SciPy sparse matrix or
             a boolean array. It is taken as true; ``pb.verify`` checks it.
         has_aux: ``func`` returns ``(output, aux)``, of which only the output is differentiated.
@@ -71,7 +71,10 @@ def plan_jacobian(
     arguments = arguments_for(caller, sample_args, argnums, func)
     given = None if pattern is None else as_pattern(caller, pattern)
     found = study(caller, func, arguments, has_aux=has_aux, frozen=freeze, detecting=given is None)
-    return plan_of(caller, found, arguments, mode, given)
+    plan = plan_of(caller, found, arguments, mode, given)
+    if lift is True:
+        plan.notes += ("lift=True was asked for; this version colors the whole Jacobian",)
+    return plan
 
 
 def plan_of(

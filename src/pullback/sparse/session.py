@@ -153,7 +153,7 @@ class Session:
     def _plan_here(self, source: Function, arguments: Arguments) -> Plan:
         """The plan if it holds for the backward of this very point, else one for it alone."""
         detection, key, note = pattern_here(self._caller, source)
-        if key and key == self._study.key:
+        if key and key == self.plan.key:
             return self.plan
         if self.plan.pattern.contains(detection.pattern):
             return self.plan

@@ -133,12 +133,12 @@ def study(
     state = State.of(func)
     reading = state.read()
     named = _frozen_names(caller, frozen, reading, arguments)
-    reason = ""
+    reason, once = "", None
     captured: Captured | None = None
     try:
         captured = capture(caller, func, arguments, state, has_aux=has_aux, frozen=named)
     except NotCaptured as refusal:
-        reason = str(refusal)
+        reason, once = str(refusal), refusal.graph
     changed = state.read().changes(reading.without_tensors()) if captured is not None else ()
     if changed or state.unseen:
         captured = None
@@ -146,9 +146,12 @@ def study(
             f"a call changes what it reads: {changed[0]}" if changed else state.unseen[0]
         )
     if captured is None:
-        return _study_of_one_point(
+        found = _study_of_one_point(
             caller, func, arguments, has_aux, state, reading, reason, detecting
         )
+        if once is not None and found.detection is not None:
+            found.detection = _wider(detect(caller, once), found.detection)
+        return found
     out_names = [f"output{path}" for path in captured.out.paths]
     outputs = tuple(
         Leaf(name, meta.shape, meta.dtype)
@@ -188,6 +191,15 @@ def _study_of_one_point(
     return Study(
         caller, func, arguments, has_aux, state, reading, None, reason, outputs, key, pattern
     )
+
+
+def _wider(whole: Detection, here: Detection) -> Detection:
+    """The pattern of the whole graph of the sample, if it covers that of the backward alone.
+
+    It lets indices that follow from the arguments take every value, which makes it hold at more
+    points.
+    """
+    return whole if whole.pattern.contains(here.pattern) else here
 
 
 def pattern_here(caller: str, source: Function | Existing) -> tuple[Detection, str, str]:

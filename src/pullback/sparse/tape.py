@@ -176,8 +176,12 @@ class Tape(TorchDispatchMode):
             if not quiet:
                 self.reads.append(Read(_name(func), _torch.user_line(), taint))
             return result
-        if _shape_follows_data(func, args):
-            self.shapes_from_data.append(Read(_name(func), _torch.user_line(), taint))
+        sizing = _what_sizes_the_result(func, args, tensors)
+        if sizing:
+            follows = LITERAL
+            for tensor in sizing:
+                follows = follows | self.taint_of(tensor)
+            self.shapes_from_data.append(Read(_name(func), _torch.user_line(), follows))
         node = self._emit(func, args, kwargs, drawn)
         self._bind(node, result)
         self._spread(func, args, kwargs, returned, VARYING if drawn is not None else taint)
@@ -273,10 +277,13 @@ def _targets(func: OpOverload, args: Any, kwargs: Any) -> list[Tensor]:
     return [t for t in found if isinstance(t, Tensor)]
 
 
-def _shape_follows_data(func: OpOverload, args: Any) -> bool:
+def _what_sizes_the_result(func: OpOverload, args: Any, tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors whose data, and not their shapes alone, decide on the shape of the result."""
     if _name(func) in ("index", "_unsafe_index"):
-        return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
-    return torch.Tag.dynamic_output_shape in func.tags
+        return [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
+    if _name(func) == "masked_select":
+        return [args[1]]
+    return tensors if torch.Tag.dynamic_output_shape in func.tags else []
 
 
 class _Interceptor(TorchFunctionMode):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
+import scipy.sparse.csgraph
 from torch import Tensor
 
 from ..._checks import one_of

@@ -9,11 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ..dependence import Dependence, grouped
-from .base import numbers
+from .base import Declined, Step, numbers
 
 Ints = npt.NDArray[np.integer[Any]]
 # A rule that would list more (result, source) pairs than this takes a looser set that all share.
 PAIRS_AT_MOST = 2**24
+
+
+def alone(step: Step, *names: str) -> Dependence:
+    """The dependence of the one argument, out of ``names``, that cotangents stand in.
+
+    torch's own formulas may put cotangents in several places at once; this then declines.
+    """
+    places = step.linear_arguments()
+    if len(places) != 1 or not places <= set(names):
+        raise Declined(f"cotangents stand in {sorted(places)} at once")
+    return step.only(*names)[1]
 
 
 def merged(dep: Dependence, dims: Sequence[int]) -> Dependence:

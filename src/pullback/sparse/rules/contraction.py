@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..dependence import Dependence, grouped, union
-from .axes import PAIRS_AT_MOST, along, merged, mixed, reshaped, transposed
+from .axes import PAIRS_AT_MOST, alone, along, merged, mixed, reshaped, transposed
 from .base import Declined, Result, Step, rule
 from .structure import Mask, nonzeros
 
@@ -34,7 +34,10 @@ def _contracted(dep: Dependence, mask: Mask | None, shape: tuple[int, ...]) -> D
         return mixed(dep, [-2], shape)
     *batch, rows, columns = shape
     inner = dep.shape[-2]
-    if mask.size * columns * (1 if mask.ndim > 2 else int(np.prod(batch))) > PAIRS_AT_MOST:
+    if mask.ndim > 2 and (mask == mask[:1]).all():
+        mask = mask[0]
+    repeats = int(np.prod(batch)) if mask.ndim == 2 else 1
+    if int(mask.sum()) * columns * repeats > PAIRS_AT_MOST:
         return mixed(dep, [-2], shape)
     if mask.ndim == 2:
         i, k = np.nonzero(mask)
@@ -215,7 +218,7 @@ def _cross(step: Step) -> Result:
 @rule("_cdist_backward", "grad")
 def _cdist_backward(step: Step) -> Result:
     """The gradient at a point reads the cotangents of its distances to all others."""
-    _, dep = step.only("grad")
+    dep = alone(step, "grad")
     shape = step.out.shape
     if len(shape) != len(dep.shape) or shape[-2] != dep.shape[-2]:
         raise Declined("its batch dims are laid out in a way this rule does not know")
@@ -224,11 +227,9 @@ def _cdist_backward(step: Step) -> Result:
 
 @rule("_pdist_backward", "grad")
 def _pdist_backward(step: Step) -> Result:
-    _, dep = step.only("grad")
+    dep = alone(step, "grad")
     points, width = step.out.shape
     first, second = np.triu_indices(points, 1)
     both = dep.with_ids(np.concatenate([dep.ids, dep.ids]))
     found = grouped([(both, np.concatenate([first, second]))], (points,))
     return reshaped(found, (points, 1)).broadcast((points, width))
-
-

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor, fx
+from torch import fx
 from torch.utils import _pytree as pytree
 
 from ..dependence import Dependence
@@ -151,8 +151,3 @@ def _masked_select(step: Step) -> Result:
     count = min(chosen.size, ids.size)
     ids[:count] = chosen[:count]
     return dep.with_ids(ids.reshape(shape))
-
-
-def data_of(step: Step, name: str) -> Tensor | None:
-    found = step.data(name)
-    return None if found is None else found.cpu()

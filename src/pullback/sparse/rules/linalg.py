@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from ..dependence import Dependence, union
-from .axes import cumulated, mixed, reshaped
+from .axes import alone, cumulated, mixed, reshaped
 from .base import Result, Step, rule
 
 
-def _solved(
-    step: Step, coefficients: tuple[str, ...], right: str, left: bool, shape: tuple[int, ...]
-) -> Dependence:
-    """All of a system's solution depends on its matrix, a column (row) on that of the other side."""
+def _solved(step: Step, matrix: str, vector: str, right: str, left: bool = True) -> Dependence:
+    """A solution depends on all of its matrix, a column (row) of it on that of the other side.
+
+    ``vector`` names what comes with the matrix and has a dim less, or nothing.
+    """
+    shape = step.out.shape
     parts = []
-    for name in coefficients:
-        dep = step.dep(name)
-        if dep is not None:
-            parts.append(_per_item(step, dep, name, shape))
-    dep = step.dep(right)
-    if dep is not None:
-        parts.append(mixed(dep, [-2 if left else -1], shape))
+    whole, pivots, other = step.dep(matrix), step.dep(vector), step.dep(right)
+    if whole is not None:
+        parts.append(mixed(whole, [-1, -2], shape))
+    if pivots is not None:
+        parts.append(mixed(reshaped(pivots, (*pivots.shape, 1)), [-1, -2], shape))
+    if other is not None:
+        parts.append(mixed(other, [-2 if left else -1], shape))
     return union(parts, shape)
-
-
-def _per_item(step: Step, dep: Dependence, name: str, shape: tuple[int, ...]) -> Dependence:
-    if name in ("pivots", "tau", "input2") and len(dep.shape) == len(shape) - 1:
-        return mixed(reshaped(dep, (*dep.shape, 1)), [-1, -2], shape)
-    return mixed(dep, [-1, -2], shape)
 
 
 @rule("linalg_solve_triangular", "B")
@@ -58,22 +54,22 @@ def _triangular(step: Step, right: str, matrix: str, upper: bool, left: bool) ->
 
 @rule("linalg_lu_solve", "B")
 def _lu_solve(step: Step) -> Result:
-    return _solved(step, ("LU", "pivots"), "B", bool(step["left"]), step.out.shape)
+    return _solved(step, "LU", "pivots", "B", bool(step["left"]))
 
 
 @rule("linalg_ldl_solve", "B")
 def _ldl_solve(step: Step) -> Result:
-    return _solved(step, ("LD", "pivots"), "B", True, step.out.shape)
+    return _solved(step, "LD", "pivots", "B")
 
 
 @rule("cholesky_solve", "self")
 def _cholesky_solve(step: Step) -> Result:
-    return _solved(step, ("input2",), "self", True, step.out.shape)
+    return _solved(step, "input2", "", "self")
 
 
 @rule("_cholesky_solve_helper", "self")
 def _cholesky_solve_helper(step: Step) -> Result:
-    return _solved(step, ("A",), "self", True, step.out.shape)
+    return _solved(step, "A", "", "self")
 
 
 @rule("_linalg_solve_ex", "B")
@@ -110,12 +106,12 @@ def _check_errors(step: Step) -> Result:
 
 @rule("ormqr", "input3")
 def _ormqr(step: Step) -> Result:
-    return _solved(step, ("self", "input2"), "input3", bool(step["left"]), step.out.shape)
+    return _solved(step, "self", "input2", "input3", bool(step["left"]))
 
 
 # Linear nowhere. torch's formula of the matrix exponential puts the cotangent into one corner of
 # a larger matrix, and its exponential is linear in that corner.
 @rule("linalg_matrix_exp", "")
 def _matrix_exp(step: Step) -> Result:
-    _, dep = step.only("self")
+    dep = alone(step, "self")
     return mixed(dep, [-1, -2], step.out.shape)

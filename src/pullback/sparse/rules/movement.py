@@ -59,8 +59,11 @@ def moved(step: Step) -> Result:
     where = _checked(step, offsets, fixed, total)
     ids, table, widened = common_table(deps)
     every = np.concatenate([np.zeros(1, dtype=ids[0].dtype), *(i.reshape(-1) for i in ids)])
-    results = [Dependence(w.shape, every[w.reshape(-1)], table, widened) for w in where]
-    return results if not isinstance(step.graph.metas[step.node], Meta) else results[0]
+    results: list[Dependence | None] = [
+        Dependence(w.shape, every[w.reshape(-1)], table, widened) for w in where
+    ]
+    first = results[0] if isinstance(step.graph.metas[step.node], Meta) else None
+    return results if first is None else first
 
 
 def _checked(
@@ -112,7 +115,7 @@ def _numbered(
         meta = step.meta_of(value)
         start = offsets[value]
         ids = torch.from_numpy(numbering[start : start + meta.numel].reshape(meta.shape))
-        if not _is_dense(meta):
+        if not is_dense(meta):
             if "as_strided" in step.name:
                 raise Declined("as_strided reads past a tensor's own elements")
             return ids
@@ -144,7 +147,7 @@ def _run(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return target(*args, **kwargs)
 
 
-def _is_dense(meta: Meta) -> bool:
+def is_dense(meta: Meta) -> bool:
     """Whether the elements fill their stretch of memory, each place once."""
     reach = 1
     for size, stride in sorted(zip(meta.shape, meta.stride, strict=True), key=lambda p: p[1]):

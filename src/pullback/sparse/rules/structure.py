@@ -24,7 +24,8 @@ _SAME = frozenset(
     "resolve_conj".split()
 )
 _MOVES = frozenset(
-    "t transpose permute expand slice select squeeze unsqueeze tril triu diag_embed diagonal".split()
+    "t transpose permute expand slice select squeeze unsqueeze diagonal tril triu "
+    "diag_embed".split()
 )
 _RESHAPES = frozenset("view _unsafe_view reshape".split())
 

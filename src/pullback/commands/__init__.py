@@ -1,0 +1,1 @@
+"""What the longer commands do: a file each, and what they share."""
