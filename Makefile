@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench sweep clean
 
 demo: $(READY)
 	$(BIN)/pullback demo --out demo-out
@@ -19,6 +19,10 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+sweep: $(READY)
+	$(BIN)/python -m tests.sparse.sweep
+	$(BIN)/python -m tests.sparse.random_programs --count 2000 --seed 0
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from .report import environment, save, show
 
-MODULES = ("products", "recording")
+MODULES = ("jacobians", "products", "recording")
 
 
 def main() -> None:

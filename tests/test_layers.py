@@ -147,7 +147,7 @@ MAY_DIFFERENTIATE = {
     "_engines",
     "_linear",
     "_products",
-    "sparse.capture",
+    "sparse.functional",
     "sparse.products",
     "sparse.backward_graph",
     "backward.recorder",

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from . import _checks, _torch
 from ._engines import BYTES_AT_ONCE, chunks
-from ._trees import flatten
+from ._trees import flatten, map_leaves
 from .sparse.arguments import Arguments, arguments_for
 from .sparse.choice import choose
 from .sparse.evaluate import values_of
+from .sparse.holomorphic import ComplexView, as_reals, complex_matrix, complex_view
 from .sparse.layouts import LAYOUTS, blocks, matrix, refill
 from .sparse.leaf import leaf
 from .sparse.plan import Plan
@@ -38,10 +39,13 @@ class Jacobian:
         chunk_size: int | None,
         has_aux: bool,
         trust_indices: bool,
+        holomorphic: bool,
     ) -> None:
         self._func, self._argnums, self._given = func, argnums, plan
         self._layout, self._chunk, self._has_aux = layout, chunk_size, has_aux
-        self._trust = trust_indices
+        self._trust, self._holomorphic = trust_indices, holomorphic
+        self._views: dict[Any, ComplexView] = {}
+        self._batches: dict[Any, bool | None] = {}
         self._sessions: dict[Any, Session] = {}
         self.plan: Plan | None = plan
         self.engine = ""
@@ -56,6 +60,10 @@ class Jacobian:
             ArgumentError: the arguments, or the content of an index that the plan relies on, are
                 not those that the plan was made for; ``out`` is another kind of matrix.
         """
+        if torch.is_inference_mode_enabled():
+            # Nothing records a graph there, and no derivative would be found.
+            with torch.inference_mode(False), torch.no_grad():
+                return self(*map_leaves(_torch.plain_copy, args), out=out)
         arguments = arguments_for("jacobian", args, self._argnums, self._func)
         if self._layout is torch.strided and self._given is None:
             found, aux = self._dense(arguments)
@@ -74,8 +82,11 @@ class Jacobian:
         outcome = session.evaluate(arguments, self._chunk)
         self.plan, self.engine = outcome.plan, session.engine
         self.notes = (*outcome.plan.notes, *session.reasons)
-        found = matrix(outcome.plan, outcome.values, self._layout, arguments, outcome.out)
-        return found, outcome.aux
+        plan, values = outcome.plan, outcome.values
+        if self._holomorphic:
+            view = complex_view("jacobian", plan, self._views)
+            plan, values = view.plan, view.values(values)
+        return matrix(plan, values, self._layout, arguments, outcome.out), outcome.aux
 
     def _session(self, arguments: Arguments) -> Session:
         if self._given is not None:
@@ -90,16 +101,20 @@ class Jacobian:
 
     def _dense(self, arguments: Arguments) -> tuple[Any, Any]:
         """One product for every row, or for every column where these are fewer."""
-        source = Function("jacobian", self._func, arguments, self._has_aux)
+        known = self._batches.get(arguments.signature)
+        source = Function("jacobian", self._func, arguments, self._has_aux, known)
         m = sum(t.numel() for t in source.outputs)
         n = sum(t.numel() for t in source.primals)
         whole = self._unit_products(source, m, n)
+        self._batches[arguments.signature] = source.batches
         if not torch.is_grad_enabled() and _torch.running_transform() is None:
             whole = whole.detach()
         self.engine, self.notes = "function", tuple(source.reasons)
-        return blocks(
-            whole, tuple(source.returned), arguments.inputs, arguments, source.out
-        ), source.aux
+        outputs, inputs = tuple(source.returned), arguments.inputs
+        if self._holomorphic:
+            whole = complex_matrix("jacobian", whole, inputs, outputs)
+            outputs, inputs = as_reals(outputs), as_reals(inputs)
+        return blocks(whole, outputs, inputs, arguments, source.out), source.aux
 
     def _unit_products(self, source: Function, m: int, n: int) -> Tensor:
         like = torch.empty(0, dtype=_dtype(source), device=_device(source))
@@ -121,10 +136,18 @@ def _units(
     count: int, chunk: int | None, width: int, like: Tensor, push: Callable[..., Tensor]
 ) -> Tensor:
     pieces = []
+    whole: Tensor | None = None
     for start, stop in chunks(count, chunk, (count + width) * like.element_size()):
         units = like.new_zeros(stop - start, count)
         units.diagonal(start).fill_(1)
-        pieces.append(push(units, chunk).to(like.dtype))
+        found = push(units, chunk).to(like.dtype)
+        if found.requires_grad or stop - start == count or _torch.running_transform() is not None:
+            pieces.append(found)
+            continue
+        whole = like.new_empty(count, width) if whole is None else whole
+        whole[start:stop] = found
+    if whole is not None:
+        return whole
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
@@ -150,6 +173,7 @@ def jacobian(
     has_aux: bool = False,
     *,
     trust_indices: bool = False,
+    holomorphic: bool = False,
 ) -> Jacobian:
     """A function of the arguments of ``func`` that returns its Jacobian.
 
@@ -177,6 +201,9 @@ def jacobian(
             value beside the Jacobian, return it twice: ``return y, y``.
         trust_indices: take an index tensor that is the same object at the same version for
             unchanged, without reading it.
+        holomorphic: all selected arguments and outputs are complex, and ``func`` is complex
+            differentiable: give the complex matrix dy/dx, an entry per complex element. The
+            Cauchy-Riemann equations are checked at every call.
 
     Raises:
         ArgumentError: an option is not one of those above; later, see ``Jacobian.__call__``.
@@ -204,7 +231,7 @@ def jacobian(
     if layout is None:
         layout = torch.strided if plan is None else torch.sparse_csr
     _checks.jacobian_layout(caller, layout, LAYOUTS)
-    return Jacobian(func, argnums, plan, layout, chunk_size, has_aux, trust_indices)
+    return Jacobian(func, argnums, plan, layout, chunk_size, has_aux, trust_indices, holomorphic)
 
 
 def jacobian_of(

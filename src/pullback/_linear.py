@@ -100,12 +100,24 @@ class GraphProducts:
         )
         return self._without_private_graph(filled) if deeper else filled
 
-    def many(self, batch: Sequence[Tensor], chunk_size: int | None = None) -> Batch:
+    def many(
+        self,
+        batch: Sequence[Tensor],
+        chunk_size: int | None = None,
+        order: Sequence[str] | None = None,
+    ) -> Batch:
+        """``order`` are the engines to try, instead of all."""
         deeper = self._is_differentiated(batch, None)
         if deeper:
             self._refuse_compiled()
         found = batched_gradients(
-            self._sources(), self.inputs, batch, chunk_size, like=self.like, create_graph=deeper
+            self._sources(),
+            self.inputs,
+            batch,
+            chunk_size,
+            like=self.like,
+            create_graph=deeper,
+            order=order,
         )
         if not deeper:
             return found

@@ -129,6 +129,11 @@ def outside_transforms() -> Iterator[None]:
             yield
 
 
+def plain_copy(value: Any) -> Any:
+    """A copy of an inference tensor that autograd may record; anything else as it is."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
 def plain_sample(tensor: Tensor) -> Tensor:
     """A plain tensor of the shape that a transform shows: of a batch, its first entry."""
     functorch = torch._C._functorch
@@ -196,6 +201,26 @@ def running_node() -> RunningNode | None:
     if node is None:
         return None
     return RunningNode(node_name(node), sequence_number(node), custom_function(node) is None)
+
+
+_DISPATCH_FILES = tuple(
+    _TORCH_ROOT + name for name in ("_compile.py", "_dynamo" + os.sep, "utils" + os.sep + "_python")
+)
+
+
+def runs_a_formula() -> bool:
+    """Inside a dispatch mode: whether the call comes from C++ of the engine, not from a hook.
+
+    A hook runs while its node counts as running; but between the engine and the mode stands then a
+    frame of Python.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if not code.co_filename.startswith((_PACKAGE_ROOT, *_DISPATCH_FILES)):
+            return code.co_name == "_engine_run_backward"
+        frame = frame.f_back
+    return True
 
 
 def user_line() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -44,5 +46,61 @@ def doctor() -> None:
     raise typer.Exit(0 if sound else 1)
 
 
+@app.command()
+def jacobian(
+    target: Annotated[str, typer.Argument(metavar="FILE.py:FUNC", help="The function.")],
+    at: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="x.pt",
+            help="Arguments that torch.save wrote: a tensor, a tuple or list of all of them, or a "
+            "dict by name. Without it, what FUNC_sample() or sample() of FILE.py returns.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="J.npz", help="Write the matrix: .npz (SciPy), .pt (torch), .mtx."),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="plan.npz", help="Use the plan in this file; made where it is not."),
+    ] = None,
+    spy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="spy.png", help="Draw the pattern: .png, .svg or .pdf. [default: beside --out]"
+        ),
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help="Of the matrix: csr, coo, or strided (dense, in jacrev's shape).")
+    ] = "csr",
+    mode: Annotated[
+        str, typer.Option(help="The products: auto, fwd (JVPs), rev (VJPs), mixed or dense.")
+    ] = "auto",
+    argnums: Annotated[
+        str, typer.Option(help="The argument to differentiate, from 0; or several: 0,2.")
+    ] = "0",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare with autograd on random vectors.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="On an error, show the whole traceback.")
+    ] = False,
+) -> None:
+    """Plan the sparse Jacobian of a function in a file, compute it, and write it down.
+
+    Exit code: 0 done; 1 the function failed, or --verify found the plan wrong; 2 refused.
+    """
+    from .commands.jacobian import Request, run
+
+    raise typer.Exit(
+        run(Request(target, at, out, plan, spy, layout, mode, argnums, verify, traceback))
+    )
+
+
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a character of a drawing gets a "?" for it, not an error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()

@@ -25,7 +25,20 @@ def test_docstring_examples(name: str) -> None:
 
 
 def test_public_names_have_an_example_and_say_what_they_raise() -> None:
-    for name in ("record", "explain", "sensitivity", "vjp", "jvp", "JacobianOperator", "trace"):
+    for name in (
+        "record",
+        "explain",
+        "sensitivity",
+        "vjp",
+        "jvp",
+        "JacobianOperator",
+        "trace",
+        "plan_jacobian",
+        "jacobian",
+        "jacobian_of",
+        "verify",
+        "color",
+    ):
         text = getattr(pullback, name).__doc__ or ""
         assert ">>>" in text, name
         assert name == "trace" or "Raises:" in text, name

@@ -143,12 +143,12 @@ def test_a_drawing_to_the_character() -> None:
         (Places((0, 5)), "0 × 5, no entries"),
         (Places((5, 0)), "5 × 0, no entries"),
         (Places((0, 0)), "0 × 0, no entries"),
-        (Places((1, 1)), "1 × 1, 1 nonzero, density 100 %, 1 to 1 per row"),
-        (places_of(np.zeros((3, 4), bool)), "3 × 4, 0 nonzeros, density 0 %, 0 to 0 per row"),
+        (Places((1, 1)), "1 × 1, 1 nonzero, density 100 %, 1 per row"),
+        (places_of(np.zeros((3, 4), bool)), "3 × 4, 0 nonzeros, density 0 %, 0 per row"),
         (places_of(np.tri(72, k=5) - np.tri(72) > 0), "72 × 72, 345 nonzeros, density 6.7 %, 0 to 5 per row"),
-        (places_of(~np.eye(1000, dtype=bool)), "1,000 × 1,000, 999,000 nonzeros, density > 99 %, 999 to 999 per row"),
-        (places_of(np.arange(10**5).reshape(1, -1) == 7), "1 × 100,000, 1 nonzero, density 0.001 %, 1 to 1 per row"),
-        (Places((10**6, 10**6)), "1,000,000 × 1,000,000, 1,000,000,000,000 nonzeros, density 100 %, 1,000,000 to 1,000,000 per row"),
+        (places_of(~np.eye(1000, dtype=bool)), "1,000 × 1,000, 999,000 nonzeros, density > 99 %, 999 per row"),
+        (places_of(np.arange(10**5).reshape(1, -1) == 7), "1 × 100,000, 1 nonzero, density 0.001 %, 1 per row"),
+        (Places((10**6, 10**6)), "1,000,000 × 1,000,000, 1,000,000,000,000 nonzeros, density 100 %, 1,000,000 per row"),
     ],
 )  # fmt: skip
 def test_the_facts_of_a_pattern(places: Places, text: str) -> None:

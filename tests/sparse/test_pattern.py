@@ -292,10 +292,10 @@ def test_the_text_is_a_header_and_a_drawing() -> None:
     [
         (SparsityPattern.full((0, 5)), "SparsityPattern 0 × 5, no entries"),
         (SparsityPattern.full((5, 0)), "SparsityPattern 5 × 0, no entries"),
-        (SparsityPattern.full((1, 1)), "SparsityPattern 1 × 1, 1 nonzero, density 100 %, 1 to 1 per row\n┌─┐\n│⠁│\n└─┘"),
+        (SparsityPattern.full((1, 1)), "SparsityPattern 1 × 1, 1 nonzero, density 100 %, 1 per row\n┌─┐\n│⠁│\n└─┘"),
         (
             SparsityPattern.from_scipy(np.zeros((1, 1))),
-            "SparsityPattern 1 × 1, 0 nonzeros, density 0 %, 0 to 0 per row\n┌─┐\n│\u2800│\n└─┘",
+            "SparsityPattern 1 × 1, 0 nonzeros, density 0 %, 0 per row\n┌─┐\n│\u2800│\n└─┘",
         ),
     ],
 )  # fmt: skip

@@ -5,10 +5,11 @@ from __future__ import annotations
 from .._errors import UnsupportedError
 
 
-def nonlinear_backward(caller: str, operator: str, line: str) -> UnsupportedError:
-    where = f" (the backward of {line})" if line else ""
+def nonlinear_backward(caller: str, operator: str = "", line: str = "") -> UnsupportedError:
+    where = f" at {operator}" if operator else ""
+    where += f" (the backward of {line})" if line else ""
     return UnsupportedError(
-        f"{caller}: the backward is not linear in its cotangent at {operator}{where}. A Jacobian "
+        f"{caller}: the backward is not linear in its cotangent{where}. A Jacobian "
         f"is put together from few products only where pull(2 v) = 2 pull(v). Take the clamp, the "
         f"norm or the rounding out of the custom backward or hook; or ask torch.func.jacrev, which "
         f"applies it to one unit cotangent after the other."

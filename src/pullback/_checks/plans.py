@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
+from torch import Tensor
+
+from .. import _torch
 from .._errors import ArgumentError, RecordFormatError, UnsupportedError
 from .leaves import Leaves
 from .words import dtype_text, shape_text
@@ -185,3 +188,34 @@ def plan_torch(caller: str, path: str, found: str, here: str) -> RecordFormatErr
         f"{caller}: {path} was made with torch {found}, and this is torch {here}, whose backward "
         f"passes may be others. {_PLAN_AGAIN}"
     )
+
+
+def all_complex(caller: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    for leaf in (*inputs, *outputs):
+        if not leaf.dtype.is_complex:
+            raise ArgumentError(
+                f"{caller}: holomorphic=True, but `{leaf.name}` has dtype "
+                f"{dtype_text(leaf.dtype)}. A holomorphic function maps complex tensors to complex "
+                f"tensors; leave holomorphic out for the real matrix of (re, im) rows and columns."
+            )
+
+
+def not_holomorphic(caller: str, entry: tuple[int, int]) -> ArgumentError:
+    return ArgumentError(
+        f"{caller}: holomorphic=True, but `func` is not: at entry {entry} its real derivatives "
+        f"break the Cauchy-Riemann equations (as conj, abs, real and imag do). Leave holomorphic "
+        f"out for the real matrix of (re, im) rows and columns."
+    )
+
+
+def indices_in_sight(
+    caller: str, tensors: Sequence[Tensor], names: Sequence[str], guarded: Container[str]
+) -> None:
+    """Indices that a running transform has wrapped differ from slice to slice."""
+    for tensor, name in zip(tensors, names, strict=True):
+        if name in guarded and _torch.is_transform_tensor(tensor):
+            raise UnsupportedError(
+                f"{caller}: the pattern relies on the content of `{name}`, and a torch.func "
+                f"transform batches it: every slice has a pattern of its own. Map over the other "
+                f"arguments only, or loop over `{name}`."
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from .. import draw
 from .._checks import commands as checks
 from .._checks import one_of
 from .._errors import ArgumentError, PullbackError
-from .._jacobian import jacobian
+from .._jacobian import Jacobian, jacobian
 from .._trees import flatten
 from ..sparse.arguments import Arguments, arguments_for
 from ..sparse.plan import Plan
@@ -26,6 +27,8 @@ from . import failures, matrix_files, script
 from .stages import Stages, seconds_text
 
 CALLER = "jacobian"
+# A first call that took longer is not repeated to be timed, in seconds.
+_WORTH_REPEATING = 10.0
 LAYOUTS: dict[str, Any] = {
     "csr": torch.sparse_csr,
     "coo": torch.sparse_coo,
@@ -111,12 +114,11 @@ def _checked(request: Request) -> int | tuple[int, ...]:
     one_of(CALLER, "--mode", request.mode, MODES)
     one_of(CALLER, "--layout", request.layout, tuple(LAYOUTS))
     matrix_files.check_files(CALLER, request.out, request.spy, request.layout)
-    for option, path in (("--out", request.out), ("--plan", request.plan), ("--at", request.at)):
-        for other, second in (("--plan", request.plan), ("--at", request.at)):
-            if option < other or path is None or option == other:
-                continue
-            if second is not None and path.resolve() == second.resolve():
-                raise checks.same_file(CALLER, option, other, path)
+    named: dict[Path, str] = {}
+    files = {"--at": request.at, "--plan": request.plan, "--out": request.out}
+    for option, path in (files | {"--spy": request.picture}).items():
+        if path is not None and named.setdefault(path.resolve(), option) != option:
+            raise checks.same_file(CALLER, named[path.resolve()], option, path)
     return checks.argnums_text(CALLER, request.argnums)
 
 
@@ -130,9 +132,7 @@ def _what(target: script.Target, point: script.Point, arguments: Arguments) -> s
     return "\n".join(lines)
 
 
-def _plan(
-    request: Request, func: Callable[..., Any], arguments: Arguments, stages: Stages
-) -> Plan:
+def _plan(request: Request, func: Callable[..., Any], arguments: Arguments, stages: Stages) -> Plan:
     if request.plan is not None and request.plan.exists():
         plan = Plan.load(request.plan)
         checks.plan_has_mode(CALLER, request.plan, plan.mode, request.mode)
@@ -163,11 +163,51 @@ def _evaluate(
     doing = f"evaluate: {draw.count(plan.num_products)} {products}"
     with stages.stage("evaluate", doing), torch.no_grad():
         found = jac(*point.args)
-    typer.echo(f"  engine {jac.engine}" + "".join(f"; {r}" for r in jac.notes[len(plan.notes) :]))
+    assert jac.plan is not None
+    reasons = "".join(f"; {reason}" for reason in jac.notes[len(jac.plan.notes) :])
+    typer.echo(f"  engine {jac.engine}{reasons}{_second_call(jac, point, stages)}")
     typer.echo(statistics(found, request.layout))
     if request.out is not None:
-        read_by = matrix_files.write_matrix(request.out, found, found)
+        read_by = matrix_files.write_matrix(request.out, found)
         typer.echo(f"matrix    written to {request.out}; {read_by} reads it")
     if request.picture is not None:
         matrix_files.draw_spy(request.picture, plan, f"Jacobian of {target.name}")
         typer.echo(f"spy plot  written to {request.picture}")
+
+
+def _second_call(jac: Jacobian, point: script.Point, stages: Stages) -> str:
+    """What a call costs once the first one has looked at the function."""
+    if stages.seconds["evaluate"] > _WORTH_REPEATING:
+        return ""
+    start = time.perf_counter()
+    with torch.no_grad():
+        jac(*point.args)
+    return f"; a second call takes {seconds_text(time.perf_counter() - start)}"
+
+
+def _verify(func: Callable[..., Any], point: script.Point, plan: Plan, stages: Stages) -> None:
+    with stages.stage("verify", "verify: comparing with autograd on random vectors"):
+        try:
+            verify(func, *point.args, plan=plan)
+        except ArgumentError as error:
+            # The plan fits, or the evaluation before would have been refused.
+            raise PlanIsWrong(str(error)) from None
+    typer.echo("  the matrix agrees with autograd on random vectors, here and near by")
+
+
+def statistics(found: Any, layout: str) -> str:
+    """How many entries are stored, how many of them are zero or not finite, and the largest."""
+    if layout == "strided":
+        values = torch.cat([leaf.reshape(-1) for leaf in flatten(found)[0]])
+    else:
+        values = found.values() if layout == "csr" else found._values()
+    stored = draw.count(values.numel())
+    zeros = draw.count(int((values == 0).sum()))
+    lines = f"  {stored} entries stored, {zeros} of them zero here"
+    broken = int((~values.isfinite()).sum())
+    if broken:
+        lines += f", {draw.count(broken)} not finite"
+    finite = values[values.isfinite()]
+    if finite.numel():
+        lines += f"; largest |entry| {draw.number(float(finite.abs().max()))}"
+    return lines

@@ -33,14 +33,14 @@ def check_dtype(caller: str, out: Path | None, dtype: torch.dtype) -> None:
         raise checks.dtype_not_for_scipy(caller, out, str(dtype).removeprefix("torch."))
 
 
-def write_matrix(out: Path, found: Any, matrix: Tensor) -> str:
-    """Write ``found`` (``.pt``), or the CSR or COO ``matrix`` in SciPy's terms; say what it is."""
+def write_matrix(out: Path, found: Any) -> str:
+    """Write a Jacobian, a CSR or COO tensor or (``.pt`` alone) dense ones; say what reads it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     suffix = out.suffix.lower()
     if suffix == ".pt":
         torch.save(found, out)
         return "torch.load"
-    stored = as_scipy(matrix)
+    stored = as_scipy(found)
     if suffix == ".npz":
         import scipy.sparse
 

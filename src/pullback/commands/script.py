@@ -83,9 +83,11 @@ def point_in_file(caller: str, path: Path, target: Target) -> Point:
     """What ``torch.save`` wrote; only tensors and plain containers are read, no code runs."""
     checks.file_is_there(caller, "--at", path)
     try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
+        where = None if torch.cuda.is_available() else "cpu"
+        saved = torch.load(path, weights_only=True, map_location=where)
     except Exception as error:  # a file of any content may raise anything
-        raise checks.point_file(caller, path, first_line(error)) from None
+        detail = f"{type(error).__name__}: {first_line(error)}"
+        raise checks.point_file(caller, path, detail) from None
     return _point(caller, saved, str(path), target)
 
 

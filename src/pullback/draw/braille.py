@@ -47,7 +47,8 @@ def places_facts(places: Places) -> str:
         return f"{size}, no entries"
     per_row = np.array([n]) if places.indptr is None else np.diff(places.indptr)
     nonzeros = f"{count(places.number)} nonzero{'s' * (places.number != 1)}"
-    span = f"{count(per_row.min())} to {count(per_row.max())} per row"
+    low, high = count(per_row.min()), count(per_row.max())
+    span = f"{low} per row" if low == high else f"{low} to {high} per row"
     return f"{size}, {nonzeros}, density {_density(places.number, m * n)}, {span}"
 
 

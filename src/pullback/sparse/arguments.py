@@ -14,6 +14,8 @@ from .. import _checks, _torch
 from .._trees import Structure, flatten
 from .leaf import Leaf, leaf
 
+_PLAIN = (bool, int, float, complex, str, bytes)
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -51,8 +53,22 @@ class Arguments:
         return tuple(self.names[k] for k in self.other_at)
 
     @property
-    def values(self) -> tuple[Any, ...]:
-        return tuple(None if isinstance(leaf, Tensor) else leaf for leaf in self.leaves)
+    def plain(self) -> tuple[Any, ...]:
+        """Numbers, strings and None among the leaves, with their types: what a graph bakes in."""
+        return tuple(
+            (k, type(leaf), _bits(leaf))
+            for k, leaf in enumerate(self.leaves)
+            if leaf is None or isinstance(leaf, _PLAIN)
+        )
+
+    @property
+    def objects(self) -> tuple[Any, ...]:
+        """The leaves that are neither tensors nor plain: arrays, modules, settings."""
+        return tuple(
+            leaf
+            for leaf in self.leaves
+            if leaf is not None and not isinstance(leaf, (Tensor, *_PLAIN))
+        )
 
     def call(
         self, func: Callable[..., Any], primals: Sequence[Tensor], others: Sequence[Tensor]
@@ -93,9 +109,9 @@ class Arguments:
 
     @property
     def signature(self) -> tuple[Any, ...]:
-        """Shapes, dtypes and devices, and where they stand: what one plan is made for."""
+        """Shapes, strides, dtypes and devices, and where they stand: what one capture is for."""
         tensors = tuple(
-            (k, tuple(leaf.shape), leaf.dtype, leaf.device)
+            (k, tuple(leaf.shape), strides_of(leaf), leaf.dtype, leaf.device, leaf.is_conj())
             for k, leaf in enumerate(self.leaves)
             if isinstance(leaf, Tensor)
         )
@@ -155,5 +171,35 @@ def _parameter_names(func: Callable[..., Any] | None, count: int) -> list[str]:
     return named + plain[len(named) :]
 
 
+def _bits(value: Any) -> Any:
+    """Equal for equal values only: nan is itself, and -0.0 is not 0.0."""
+    return value.hex() if isinstance(value, float) else repr(value)
+
+
+def strides_of(tensor: Tensor) -> tuple[int, ...]:
+    return tensor.stride() if tensor.layout is torch.strided else ()
+
+
+def in_layout(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """``tensor`` in these strides, copied if it has others."""
+    if tensor.layout is not torch.strided or tensor.stride() == stride or tensor.numel() < 2:
+        return tensor
+    laid_out = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
+    return laid_out.copy_(tensor)
+
+
 def as_real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def fresh(tensor: Tensor) -> Tensor:
+    with torch.no_grad():
+        return tensor.detach().clone()
+
+
+def fresh_others(arguments: Arguments) -> list[Tensor]:
+    return [fresh(t).requires_grad_(t.requires_grad) for t in arguments.others]
+
+
+def devices_of(tensors: Sequence[Tensor]) -> list[int]:
+    return sorted({t.device.index or 0 for t in tensors if t.is_cuda})

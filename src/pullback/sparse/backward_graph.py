@@ -18,9 +18,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from .. import _checks
 from .._engines import Source, gradients
-from .capture import NotCaptured
+from .captured import NotCaptured
 from .graph import Input, Meta, PullbackGraph, drop_detaches, is_needed, packet_name
 from .tape import Tape
+from .trial import is_linear, weights
 
 
 @dataclass
@@ -32,14 +33,14 @@ class BackwardGraph:
 
 
 def backward_graph(
-    outputs: Sequence[Tensor], inputs: Sequence[Source], like: Sequence[Tensor]
+    caller: str, outputs: Sequence[Tensor], inputs: Sequence[Source], like: Sequence[Tensor]
 ) -> BackwardGraph:
     """Record one backward pass from ``outputs`` to ``inputs``, shaped ``like``; keeps the graph.
 
     Raises ``NotCaptured`` where the pass cannot be recorded or depends on its cotangent's values.
     """
     tape = Tape()
-    cotangents = [torch.randn_like(t.detach()) for t in outputs]
+    cotangents = weights(outputs)
     for k, cotangent in enumerate(cotangents):
         tape.input(cotangent, f"cotangent_{k}")
     try:
@@ -54,13 +55,19 @@ def backward_graph(
         raise NotCaptured(reason)
     raw = tape.module([None if g is None else tape.node_of(g) for g in found])
     raw.graph.eliminate_dead_code(is_impure_node=is_needed)
-    return _pure(raw, tape, like, cotangents)
+    found_graph, saved = _pure(raw, tape, like, cotangents)
+    module = found_graph.graph.module
+    if not is_linear(lambda *v: module(*saved, *v), cotangents, found_graph.graph.rounding):
+        raise _checks.nonlinear_backward(caller)
+    return found_graph
 
 
 def _pure(
     raw: fx.GraphModule, tape: Tape, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
-) -> BackwardGraph:
+) -> tuple[BackwardGraph, list[Tensor]]:
     constants: dict[str, Tensor] = {}
+    if any(t.layout is not torch.strided for t in tape.constants.values()):
+        raise NotCaptured("its backward holds a tensor that is not strided")
     first = next(iter(raw.graph.nodes))
     for node in [n for n in raw.graph.nodes if n.op == "get_attr"]:
         name = str(node.target)
@@ -95,7 +102,7 @@ def _pure(
     graph.classify(frozenset(exact))
     with torch.no_grad():
         graph.survey(tensors)
-    return BackwardGraph(graph, structure_key(graph))
+    return BackwardGraph(graph, structure_key(graph)), tensors[: len(constants)]
 
 
 def structure_key(graph: PullbackGraph) -> str:

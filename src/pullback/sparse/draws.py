@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,8 @@ class Draws:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Leaves every generator as it was."""
-        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
         python, legacy = random.getstate(), np.random.get_state()
-        with torch.random.fork_rng(devices=devices):
+        with generators_kept():
             self._state = {}
             self._begin = _state("cpu")
             try:
@@ -51,10 +51,8 @@ class Draws:
             finally:
                 if random.getstate() != python:
                     self.problems.append("it draws from Python's `random`")
-                    random.setstate(python)
                 if not _same_state(np.random.get_state(), legacy):
                     self.problems.append("it draws from `numpy.random`")
-                    np.random.set_state(legacy)
                 if _state("cpu") != self._state.get("cpu", self._begin):
                     self.problems.append("it seeds or restores a random generator")
 
@@ -62,8 +60,10 @@ class Draws:
         """Call ``func``; with the draw if it is one. A draw with a node is a repeated one."""
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs), None
-        if any(isinstance(a, torch.Generator) for a in pytree.tree_leaves((args, kwargs))):
-            self.problems.append("it draws from a generator of its own")
+        for owned in pytree.tree_leaves((args, kwargs)):
+            if isinstance(owned, torch.Generator):
+                self.problems.append("it draws from a generator of its own")
+                break
         device = next(
             (str(a.device) for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)),
             str(kwargs.get("device") or "cpu"),
@@ -85,6 +85,54 @@ class Draws:
         draw = Draw(func, before, after)
         self.made.append(draw)
         return result, draw
+
+
+@contextmanager
+def generators_kept(func: object = None) -> Iterator[None]:
+    """Put the global generators back, and those that ``func`` closes over or names."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python, legacy = random.getstate(), np.random.get_state()
+    owned = [(set_state, state) for set_state, state in map(_handle, _reachable(func)) if set_state]
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
+            for set_state, state in owned:
+                set_state(state)
+
+
+def _reachable(func: object) -> list[object]:
+    """What stands in the closure, the named globals and the attributes of ``func``'s owner."""
+    inner = getattr(func, "__func__", func)
+    code = getattr(inner, "__code__", None)
+    found = list(vars(getattr(func, "__self__", func)).values()) if _has_vars(func) else []
+    if code is not None:
+        names = getattr(inner, "__globals__", {})
+        found += [names[name] for name in code.co_names if name in names]
+        for cell in getattr(inner, "__closure__", None) or ():
+            with suppress(ValueError):
+                found.append(cell.cell_contents)
+    return found
+
+
+def _has_vars(func: object) -> bool:
+    return hasattr(getattr(func, "__self__", func), "__dict__")
+
+
+def _handle(owned: object) -> tuple[Any, Any]:
+    """How to put a generator back, and its state; (None, None) for anything else."""
+    if isinstance(owned, torch.Generator):
+        return owned.set_state, owned.get_state()
+    if isinstance(owned, random.Random):
+        return owned.setstate, owned.getstate()
+    if isinstance(owned, np.random.Generator):
+        bits: Any = owned.bit_generator
+        return partial(setattr, bits, "state"), bits.state
+    if isinstance(owned, np.random.RandomState):
+        return owned.set_state, owned.get_state()
+    return None, None
 
 
 def _state(device: str) -> bytes:

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from .tape import NOTE
+from .trial import rounding_of
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class PullbackGraph:
             for meta in ([entry] if isinstance(entry, Meta) else entry or ())
             if isinstance(meta, Meta) and (meta.dtype.is_floating_point or meta.dtype.is_complex)
         }
-        return max((_ROUNDING.get(d, 0.1) for d in dtypes), default=0.0)
+        return max((rounding_of(d) for d in dtypes), default=0.0)
 
     @property
     def bytes_per_product(self) -> int:
@@ -201,12 +202,6 @@ class PullbackGraph:
         return str(note.get("formula", ""))
 
 
-_ROUNDING = {
-    torch.float64: 1e-8,
-    torch.complex128: 1e-8,
-    torch.float32: 1e-3,
-    torch.complex64: 1e-3,
-}
 # Results that take no memory of their own. Those that outlive their base are counted too low.
 _VIEWS = frozenset(
     "view expand slice select squeeze unsqueeze t transpose permute getitem diagonal unbind split "

@@ -89,7 +89,7 @@ def refill(target: Any, fresh: Any, caller: str) -> Any:
     if isinstance(target, Tensor) and isinstance(fresh, Tensor):
         same = target.layout == fresh.layout and target.shape == fresh.shape
         if same and target.layout is not torch.strided:
-            same = target._nnz() == fresh._nnz()
+            same = all(map(_equal, _places(target), _places(fresh)))
         if not (same and target.dtype == fresh.dtype and target.device == fresh.device):
             raise _checks.out_does_not_fit(caller, target, fresh)
         with torch.no_grad():
@@ -103,10 +103,22 @@ def refill(target: Any, fresh: Any, caller: str) -> Any:
     parts = ("data", "indices", "indptr")
     if not all(hasattr(target, part) and hasattr(fresh, part) for part in parts):
         raise _checks.out_does_not_fit(caller, target, fresh)
-    if target.shape != fresh.shape or target.data.shape != fresh.data.shape:
+    indices = ("indices", "indptr")
+    placed = all(np.array_equal(getattr(target, k), getattr(fresh, k)) for k in indices)
+    if target.shape != fresh.shape or target.data.dtype != fresh.data.dtype or not placed:
         raise _checks.out_does_not_fit(caller, target, fresh)
     target.data[:] = fresh.data
     return target
+
+
+def _places(matrix: Tensor) -> tuple[Tensor, ...]:
+    if matrix.layout is torch.sparse_csr:
+        return matrix.crow_indices(), matrix.col_indices()
+    return (matrix._indices(),)
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    return left is right or torch.equal(left, right)
 
 
 def _indices(plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:

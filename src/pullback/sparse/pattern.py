@@ -253,7 +253,7 @@ class SparsityPattern:
         >>> import torch, pullback as pb
         >>> plan = pb.plan_jacobian(lambda x: x.flip(0) * 2, torch.rand(3))
         >>> print(plan.pattern.why(0, 1))
-        output[0] does not depend on args[0][1].
+        output[0] does not depend on x[1].
         """
         _checks.entry_of_pattern("SparsityPattern.why", row, col, self._shape)
         if self._story is None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import _checks
+import torch
+
+from .. import _checks, _torch
+from .._trees import map_leaves
 from .arguments import Arguments, arguments_for
 from .choice import choose
 from .coloring.api import as_pattern
@@ -68,10 +71,14 @@ def plan_jacobian(
     caller = "plan_jacobian"
     _checks.one_of(caller, "mode", mode, MODES)
     _checks.lift_option(caller, lift)
-    arguments = arguments_for(caller, sample_args, argnums, func)
+    with torch.inference_mode(False):
+        plain = map_leaves(_torch.plain_copy, sample_args)
+    arguments = arguments_for(caller, plain, argnums, func)
     given = None if pattern is None else as_pattern(caller, pattern)
-    found = study(caller, func, arguments, has_aux=has_aux, frozen=freeze, detecting=given is None)
-    plan = plan_of(caller, found, arguments, mode, given)
+    sample = arguments.sample
+    with torch.inference_mode(False), _torch.outside_transforms():
+        found = study(caller, func, sample, has_aux=has_aux, frozen=freeze, detecting=given is None)
+        plan = plan_of(caller, found, sample, mode, given)
     if lift is True:
         plan.notes += ("lift=True was asked for; this version colors the whole Jacobian",)
     return plan

@@ -19,8 +19,11 @@ from .._linear import Forward, GraphProducts, RandomState, flat_outputs, run
 from .._operator import forward_products
 from .._trees import flatten, from_vector
 from .arguments import Arguments, as_real
-from .capture import Captured
+from .captured import Captured
 from .leaf import Leaf, leaf
+from .trial import batches_well, rounding_of
+
+NO_BATCHING = "vmap was left: torch's batching rules give another result than single products"
 
 
 class Source(Protocol):
@@ -35,10 +38,27 @@ class Source(Protocol):
     def fwd(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor: ...
 
 
+def _apart(seeds: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The seeds cut into contiguous tensors of their own, as a captured graph expects them."""
+    pieces = from_vector(seeds, like)
+    return [p if p.storage_offset() == 0 and p.is_contiguous() else p.clone(
+        memory_format=torch.contiguous_format
+    ) for p in pieces]  # fmt: skip
+
+
 def _joined(batch: Batch, reasons: list[str], size: int, like: Sequence[Tensor]) -> Tensor:
     reasons += [r for r in batch.reasons if r not in reasons]
     flat = [g.reshape(size, t.numel()) for g, t in zip(batch.gradients, like, strict=True)]
     return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
+
+
+def _graph_order(products: GraphProducts, known: bool | None) -> tuple[bool, Sequence[str] | None]:
+    """Whether vmap over this graph can be believed (tried out, unless known), and the engines."""
+    if known is None:
+        loose = max((rounding_of(t.dtype) for t in (*products.outputs, *products.like)), default=0)
+        with torch.no_grad():
+            known = batches_well(lambda *v: products.one(v), products.outputs, loose)
+    return known, None if known else ("loop",)
 
 
 class Replay:
@@ -60,16 +80,21 @@ class Replay:
         with torch.no_grad():
             batch = climb_down(
                 self._pull,
-                from_vector(seeds, self.outputs),
+                _apart(seeds, self.outputs),
                 self.primals,
                 chunk_size or len(seeds) or None,
-                order=("vmap", "loop") if len(seeds) > 1 else ("loop",),
+                order=self._order(len(seeds)),
             )
         return _joined(batch, self.reasons, len(seeds), self.primals)
 
+    def _order(self, size: int) -> tuple[str, ...]:
+        if not self._captured.batches:
+            self.reasons += [] if NO_BATCHING in self.reasons else [NO_BATCHING]
+        return ("vmap", "loop") if size > 1 and self._captured.batches else ("loop",)
+
     def fwd(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
         """The linear part, transposed: J t is the VJP of ``v -> J' v`` with the cotangent t."""
-        zeros = [torch.zeros_like(t) for t in self.outputs]
+        zeros = [t.new_zeros(t.shape) for t in self.outputs]
         live = [k for k, g in enumerate(self._captured.graph.gradients) if g is not None]
 
         def pulled(*cotangents: Tensor) -> tuple[Tensor, ...]:
@@ -85,23 +110,31 @@ class Replay:
             [tangents[k] for k in live],
             self.outputs,
             chunk_size or len(seeds) or None,
-            order=("vmap", "loop") if len(seeds) > 1 else ("loop",),
+            order=self._order(len(seeds)),
         )
         return _joined(batch, self.reasons, len(seeds), self.outputs).detach()
 
     def _pull(self, cotangents: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        found: tuple[Tensor | None, ...] = self._captured.linear(*self._handed, *cotangents)
-        return found
+        return self._captured.run_linear(self._handed, cotangents)
 
 
 class Function:
-    """Products by running the function under autograd, or under torch.func inside a transform."""
+    """Products by running the function under autograd, or under torch.func inside a transform.
+
+    ``batches`` says whether batches of products can be believed; None tries it out.
+    """
 
     def __init__(
-        self, caller: str, func: Callable[..., Any], arguments: Arguments, has_aux: bool
+        self,
+        caller: str,
+        func: Callable[..., Any],
+        arguments: Arguments,
+        has_aux: bool,
+        batches: bool | None = None,
     ) -> None:
         self.primals: Sequence[Tensor] = arguments.primals
         self.reasons: list[str] = []
+        self.batches = batches
         self._flat = _Flattened(caller, arguments.on_primals(func), has_aux)
         self._forward: Forward | None = None
         self._pull: Callable[..., Any] | None = None
@@ -138,7 +171,11 @@ class Function:
     def rev(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
         cotangents = from_vector(seeds, self.outputs)
         if self._forward is not None:
-            batch = self._forward.products.many(cotangents, chunk_size)
+            products = self._forward.products
+            if len(seeds) > 1:
+                self.batches, order = _graph_order(products, self.batches)
+            batch = products.many(cotangents, chunk_size, order if len(seeds) > 1 else None)
+            self.reasons += [] if self.batches is not False else [NO_BATCHING]
         else:
             batch = climb_down(self._one, cotangents, self.primals, chunk_size)
         return _joined(batch, self.reasons, len(seeds), self.primals)
@@ -194,7 +231,8 @@ class Existing:
 
     def rev(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
         with torch.no_grad():
-            batch = self.products.many(from_vector(seeds, self.outputs), chunk_size)
+            _, order = _graph_order(self.products, None) if len(seeds) > 1 else (True, None)
+            batch = self.products.many(from_vector(seeds, self.outputs), chunk_size, order)
         return _joined(batch, self.reasons, len(seeds), self.primals)
 
     def fwd(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:

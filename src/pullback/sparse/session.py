@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,7 @@ class Session:
     ) -> None:
         self._caller, self._func, self._has_aux = caller, func, has_aux
         self._given, self._trust = given, trust_indices
+        self._batches: bool | None = None
         self.engine = ""
         self.reasons: tuple[str, ...] = ()
         self._prepare(arguments)
@@ -72,10 +74,11 @@ class Session:
             self._fits(given, found, arguments)
             self.plan = given
         self._reading: Reading = found.reading.without_tensors()
-        relied = {**found.facts, **self.plan.facts}
+        self._plain, self._objects = arguments.plain, arguments.objects
+        read = found.captured.guards if found.captured is not None else set()
         self._guards = {
             name: TensorGuard.of(name, tensor_named(name, arguments, found.reading))
-            for name in relied
+            for name in {*found.facts, *self.plan.facts, *read}
         }
 
     def _fits(self, plan: Plan, found: Study, arguments: Arguments) -> None:
@@ -107,23 +110,34 @@ class Session:
         return Outcome(values, self.plan, found.captured.out, self._aux(source))
 
     def _checked(self, arguments: Arguments) -> Reading:
-        reading = self._study.state.read()
-        changes = reading.changes(self._reading)
-        broken = "" if changes else self._broken_guard(arguments, reading)
-        out_of_sight = self._study.captured is not None and self._study.state.unseen
-        if changes or broken or out_of_sight:
-            if self._given is not None and broken:
-                raise _checks.fact_changed(self._caller, broken)
+        state = self._study.state
+        reading = state.read()
+        if self._study.captured is None:
+            return reading  # the function itself runs, and its pattern is checked as it does
+        other = self._is_given_others(arguments) or state.unseen
+        if other or reading.changes(self._reading) or self._a_guard_breaks(arguments, reading):
             self._prepare(arguments)
             reading = self._study.state.read()
         return reading
 
-    def _broken_guard(self, arguments: Arguments, reading: Reading) -> str:
+    def _is_given_others(self, arguments: Arguments) -> bool:
+        """Whether numbers, strings or objects among the arguments are not those of the capture."""
+        now = arguments.objects
+        same = len(now) == len(self._objects) and all(map(operator.is_, now, self._objects))
+        return not same or arguments.plain != self._plain
+
+    def _a_guard_breaks(self, arguments: Arguments, reading: Reading) -> bool:
+        """Whether a content that was read or relied on is another; refuses if a given plan did."""
+        _checks.indices_in_sight(
+            self._caller, arguments.others, arguments.other_names, self._guards
+        )
         for name, guard in self._guards.items():
             tensor = tensor_named(name, arguments, reading)
             if not guard.holds(tensor, trust=self._trust):
-                return guard.difference(tensor)
-        return ""
+                if self._given is not None and name in self._given.facts:
+                    raise _checks.fact_changed(self._caller, guard.difference(tensor))
+                return True
+        return False
 
     def _must_run_itself(self, reading: Reading, arguments: Arguments) -> bool:
         """Whether no replay will do: none was captured, or somebody may differentiate the result.
@@ -141,11 +155,12 @@ class Session:
         return any(t.requires_grad for t in tensors)
 
     def _by_function(self, arguments: Arguments, chunk_size: int | None) -> Outcome:
-        source = Function(self._caller, self._func, arguments, self._has_aux)
+        source = Function(self._caller, self._func, arguments, self._has_aux, self._batches)
         plan = self.plan
         if self._study.captured is None and not plan.user_pattern:
             plan = self._plan_here(source, arguments)
         values = self._values(plan, source, chunk_size, "function")
+        self._batches = source.batches
         if not torch.is_grad_enabled() and _torch.running_transform() is None:
             values = values.detach()
         return Outcome(values, plan, source.out, source.aux)

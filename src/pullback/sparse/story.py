@@ -106,8 +106,9 @@ class Story:
             found = reached[node]
             links.append(self._link(node, found, element))
             node, element = self._step_back(node, element, reached)
-        merged = [k for i, k in enumerate(links) if i == 0 or k.call != "getitem"]
-        return Chain(row, col, output, input_, tuple(merged), exists=True)
+        # Sums of contributions at a fork, and picks from a tuple, leave elements where they are.
+        telling = [link for link in links if link.call not in ("add", "getitem")]
+        return Chain(row, col, output, input_, tuple(telling or links), exists=True)
 
     def densest(self) -> Densest:
         """The call at which the sets grew most."""

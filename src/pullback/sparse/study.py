@@ -14,15 +14,18 @@ from torch import Tensor
 from .. import _checks
 from .._adjoint import probe
 from .._engines import BYTES_AT_ONCE
-from .arguments import Arguments
+from .arguments import Arguments, in_layout
 from .backward_graph import backward_graph, content_digest, structure_key
-from .capture import Captured, NotCaptured, capture, perturbed
+from .capture import capture
+from .captured import Captured, NotCaptured
 from .detect import Detection, detect
+from .draws import generators_kept
 from .leaf import Leaf
 from .pattern import SparsityPattern
 from .products import Existing, Function, Replay, Source
 from .state import Reading, State
 from .story import Story
+from .trial import perturbed
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Study:
         assert self.captured is not None
         owned = [reading.tensors[path].detach() for path in self.captured.owned]
         laid_out = [
-            _in_layout(t, i.meta.stride)
+            in_layout(t, i.meta.stride)
             for t, i in zip(
                 [*(t.detach() for t in arguments.primals), *arguments.others],
                 self.captured.graph.inputs[len(owned) :],
@@ -72,9 +75,12 @@ class Study:
         They must pair with the products v J at the sample and at a point near by.
         """
         here = self.arguments
-        with _no_trace(self.state):
+        with _no_trace(self.state, self.func):
             for primals in (here.primals, [perturbed(t) for t in here.primals]):
-                refusal = _pairs_up(self._trial(primals))
+                try:
+                    refusal = _pairs_up(self._trial(primals))
+                except Exception as error:  # the user's function may have no value there
+                    refusal = _checks.first_line(error)
                 if refusal:
                     return refusal
         return ""
@@ -130,13 +136,14 @@ def study(
     detecting: bool = True,
 ) -> Study:
     """Capture ``func`` at ``arguments`` and find its pattern; leaves no trace in what it owns."""
-    state = State.of(func)
+    state = State.of(func, extra=arguments.objects)
     reading = state.read()
     named = _frozen_names(caller, frozen, reading, arguments)
     reason, once = "", None
     captured: Captured | None = None
     try:
-        captured = capture(caller, func, arguments, state, has_aux=has_aux, frozen=named)
+        with generators_kept(func):
+            captured = capture(caller, func, arguments, state, has_aux=has_aux, frozen=named)
     except NotCaptured as refusal:
         reason, once = str(refusal), refusal.graph
     changed = state.read().changes(reading.without_tensors()) if captured is not None else ()
@@ -166,9 +173,9 @@ def study(
         found.detection.pattern._story = Story(
             caller, captured.graph, found.outputs, arguments.inputs
         )
-    relied = (found.detection.relied if found.detection else set()) | captured.guards
     found.facts = {
-        name: content_digest(tensor_named(name, arguments, reading)) for name in sorted(relied)
+        name: content_digest(tensor_named(name, arguments, reading))
+        for name in sorted(found.detection.relied if found.detection else ())
     }
     return found
 
@@ -183,7 +190,7 @@ def _study_of_one_point(
     reason: str,
     detecting: bool,
 ) -> Study:
-    with _no_trace(state):
+    with _no_trace(state, func):
         source = Function(caller, func, arguments, has_aux)
         pattern, key, note = pattern_here(caller, source) if detecting else (None, "", "")
     outputs = tuple(source.returned)
@@ -211,7 +218,7 @@ def pattern_here(caller: str, source: Function | Existing) -> tuple[Detection, s
     if products is None:
         return Detection(SparsityPattern.full((m, n))), "", "its backward is not in sight"
     try:
-        found = backward_graph(outputs, products.inputs, source.primals)
+        found = backward_graph(caller, outputs, products.inputs, source.primals)
     except NotCaptured as refusal:
         return Detection(SparsityPattern.full((m, n))), "", str(refusal)
     return detect(caller, found.graph), found.key, ""
@@ -237,15 +244,6 @@ def _frozen_names(
     return frozenset(found)
 
 
-def _in_layout(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """``tensor`` in the strides that the graph was captured with."""
-    if tensor.layout is not torch.strided or tensor.stride() == stride or tensor.numel() < 2:
-        return tensor
-    return torch.empty_strided(
-        tensor.shape, stride, dtype=tensor.dtype, device=tensor.device
-    ).copy_(tensor)
-
-
 def _pairs_up(source: Source) -> str:
     """Why <v, J t> and <v J, t> differ, or nothing where they agree."""
     v = torch.cat([probe(t).detach().reshape(-1) for t in source.outputs])
@@ -264,12 +262,11 @@ def _pairs_up(source: Source) -> str:
 
 
 @contextmanager
-def _no_trace(state: State) -> Iterator[None]:
+def _no_trace(state: State, func: Callable[..., Any]) -> Iterator[None]:
     """Put back the content and the ``.grad`` of all that the function owns, and the generators."""
     kept = [(o.tensor, o.tensor.detach().clone(), o.tensor.grad if o.tensor.is_leaf else None)
             for o in state.leaves]  # fmt: skip
-    devices = sorted({t.device.index or 0 for t, _, _ in kept if t.is_cuda})
-    with torch.random.fork_rng(devices=devices):
+    with generators_kept(func):
         try:
             yield
         finally:

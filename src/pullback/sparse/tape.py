@@ -35,6 +35,7 @@ _SILENT_READS: dict[Any, str] = {
     Tensor.__dlpack__: ".__dlpack__()",
 }
 _FROM_OUTSIDE = (torch.from_numpy, torch.as_tensor, torch.asarray, torch.frombuffer, torch.tensor)
+_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 _PRINTING = (Tensor.__repr__, Tensor.__format__)
 # These move the running statistics although their schemas declare no write.
 _HIDDEN_WRITES = {
@@ -42,6 +43,18 @@ _HIDDEN_WRITES = {
     "cudnn_batch_norm": (3, 4),
     "miopen_batch_norm": (3, 4),
 }
+_PLAIN = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    torch.Size,
+)
 # The key in a node's ``meta`` that torch carries over when a graph is traced again.
 NOTE = "custom"
 
@@ -91,11 +104,12 @@ class Tape(TorchDispatchMode):
         self.reads: list[Read] = []
         self.shapes_from_data: list[Read] = []
         self.written: dict[str, Tensor] = {}
+        self.problems: list[str] = []
         self.draws = Draws()
         self._nodes: Any = WeakTensorKeyDictionary()
         self._taints: dict[int, Taint] = {}
         self._lines: dict[int, str] = {}
-        self._quiet = False
+        self._quiet = self._off = False
 
     def input(self, tensor: Tensor, name: str, taint: Taint = VARYING) -> fx.Node:
         node = self.graph.placeholder(name)
@@ -117,6 +131,16 @@ class Tape(TorchDispatchMode):
     def recording(self) -> Iterator[None]:
         with self.draws.watched(), _Interceptor(self), self:
             yield
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing of what happens inside is recorded."""
+        self._off = True
+        try:
+            with self._unwatched():
+                yield
+        finally:
+            self._off = False
 
     @contextmanager
     def _unwatched(self) -> Iterator[None]:
@@ -156,6 +180,8 @@ class Tape(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if self._off:
+            return func(*args, **kwargs)
         before, self._quiet = self._quiet, True
         try:
             return self._record(func, args, kwargs, quiet=before)
@@ -197,7 +223,7 @@ class Tape(TorchDispatchMode):
 
     def _emit(self, func: OpOverload, args: Any, kwargs: Any, drawn: Any) -> fx.Node:
         inner_args, inner_kwargs = pytree.tree_map(
-            lambda a: self.node_of(a) if isinstance(a, Tensor) else a, (args, kwargs)
+            lambda a: self._argument(func, a), (args, kwargs)
         )
         if drawn is not None and drawn.node is not None:
             # A draw made again under a restored state: the first one is used once more.
@@ -206,6 +232,14 @@ class Tape(TorchDispatchMode):
                 return self._call(torch.ops.aten.copy_.default, inner_args, {})
             return self._call(_repeated, (drawn.node, *drawn.others), {})
         return self._call(func, inner_args, inner_kwargs)
+
+    def _argument(self, func: OpOverload, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self.node_of(value)
+        if value is None or isinstance(value, _PLAIN):
+            return value
+        self.problems.append(f"{_name(func)} takes a {type(value).__name__}, which is no data")
+        return None
 
     def _call(self, target: Callable[..., Any], args: Any, kwargs: Any) -> fx.Node:
         node = self.graph.call_function(target, args, kwargs)
@@ -216,7 +250,8 @@ class Tape(TorchDispatchMode):
             node.meta[NOTE] = {"line": line, "formula": ""}
         else:
             line = self._lines.get(running.number, "")
-            node.meta[NOTE] = {"line": line, "formula": running.name if running.built_in else ""}
+            built_in = running.built_in and _torch.runs_a_formula()
+            node.meta[NOTE] = {"line": line, "formula": running.name if built_in else ""}
         return node
 
     def _bind(self, node: fx.Node, result: Any) -> None:
@@ -303,14 +338,24 @@ class _Interceptor(TorchFunctionMode):
         if func in _PRINTING:
             with tape._unwatched():
                 return func(*args, **kwargs)
-        what = _SILENT_READS.get(func)
-        if what is not None and isinstance(args[0], Tensor):
-            with tape._unwatched():
-                taint = tape.taint_of(args[0])
-            tape.reads.append(Read(what, _torch.user_line(), taint))
+        self._note_silent_reads(func, args)
         result = func(*args, **kwargs)
         made_outside = func in _FROM_OUTSIDE and isinstance(result, Tensor)
         if made_outside and tape._nodes.get(result) is None:
             with tape._unwatched():
                 tape._constant(result, literal=True)
         return result
+
+    def _note_silent_reads(self, func: Any, args: Any) -> None:
+        what, read = _SILENT_READS.get(func), list(args[:1])
+        if func in _FROM_OUTSIDE and args and isinstance(args[0], (list, tuple)):
+            what, read = f"torch.{func.__name__}([...])", pytree.tree_leaves(args[0])
+        if func is _SET_DATA:
+            what, read = ".data = ...", list(args[:2])
+        if what is None:
+            return
+        for tensor in read:
+            if isinstance(tensor, Tensor):
+                with self._tape._unwatched():
+                    taint = self._tape.taint_of(tensor)
+                self._tape.reads.append(Read(what, _torch.user_line(), taint))

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .. import _checks
 from .arguments import Arguments, arguments_for
-from .capture import perturbed
 from .plan import Plan
 from .products import Function
 from .session import Session
+from .trial import perturbed, weights
 
 PRODUCTS = 4
 POINTS = 2
@@ -120,7 +120,7 @@ def _blame(caller: str, source: Function, plan: Plan, values: Tensor, column: in
     while high - low > 1:
         middle = (low + high) // 2
         v = torch.zeros_like(mine)
-        v[low:middle] = torch.rand(middle - low).to(v) + 0.5
+        v[low:middle] = weights([v[low:middle]])[0]
         truth = source.rev(v[None])[0].to(v.dtype)[column]
         apart = abs(float(truth - v @ mine))
         if not apart <= 1e-6 * (float(abs(truth)) + float(v @ mine.abs())):

@@ -16,6 +16,7 @@ from . import movement as movement
 from . import normalization as normalization
 from . import pointwise as pointwise
 from . import pooling as pooling
+from . import recurrent as recurrent
 from . import reduction as reduction
 from . import resampling as resampling
 from . import scan as scan

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..dependence import Dependence, grouped, union
 from .base import Declined, Result, Step, blockwise, numbers, rule
-from .indexing import Indexed, at_least_1d, corner, is_followed, reshaped
+from .indexing import Indexed, at_least_1d, corner, is_followed, masked_places, reshaped
 from .movement import is_dense
 from .reduction import merged, mixed_along
 
@@ -163,7 +163,11 @@ def _put_anywhere(step: Step) -> Dependence:
 
 @rule("_unsafe_masked_index_put_accumulate", "self values")
 def _masked_put(step: Step) -> Result:
-    return _put_anywhere(step)
+    places = masked_places(step, step.out.shape)
+    if places is None:
+        return _put_anywhere(step)
+    base, values = step.dep("self"), step.dep("values")
+    return written(base, values, places, step.out.shape, step.inputs[0], added=True)
 
 
 @rule("put", "self source")
@@ -213,6 +217,9 @@ def _as_strided_scatter(step: Step) -> Result:
     laid_out = torch.empty_strided(meta.shape, meta.stride, dtype=torch.int64)
     laid_out.copy_(_grid(meta.shape))
     offset = step.get("storage_offset") or 0
-    places = laid_out.as_strided(tuple(step["size"]), tuple(step["stride"]), offset).numpy()
+    try:
+        places = laid_out.as_strided(tuple(step["size"]), tuple(step["stride"]), offset).numpy()
+    except RuntimeError:
+        raise Declined("it writes past a tensor's own elements") from None
     base, source = step.dep("self"), step.dep("src")
     return written(base, source, places, meta.shape, step.inputs[0], added=False)

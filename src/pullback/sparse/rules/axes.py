@@ -12,8 +12,8 @@ from ..dependence import Dependence, grouped
 from .base import Declined, Step, numbers
 
 Ints = npt.NDArray[np.integer[Any]]
-# A rule that would list more (result, source) pairs than this takes a looser set that all share.
-PAIRS_AT_MOST = 2**24
+# A rule that would read more set entries than this takes looser sets that many elements share.
+ENTRIES_AT_MOST = 2**24
 
 
 def alone(step: Step, *names: str) -> Dependence:
@@ -53,6 +53,12 @@ def moved(dep: Dependence, source: int, target: int) -> Dependence:
 def transposed(dep: Dependence) -> Dependence:
     """The last two dims swapped."""
     return dep.with_ids(dep.grid.swapaxes(-1, -2))
+
+
+def affordable(dep: Dependence, pairs: int) -> bool:
+    """Whether to store a union for each of so many (result, source) pairs."""
+    mean = float(dep.table.sizes[dep.ids].mean()) if dep.numel else 0.0
+    return pairs * max(mean, 1.0) <= ENTRIES_AT_MOST
 
 
 def along(dep: Dependence, dim: int, targets: Ints, sources: Ints, size: int) -> Dependence:
@@ -101,6 +107,6 @@ def triangle(size: int, lower: bool) -> tuple[Ints, Ints]:
 def cumulated(dep: Dependence, dim: int, lower: bool = True) -> Dependence:
     """Each place along ``dim`` depends on those up to it, or from it on."""
     size = dep.shape[dim]
-    if dep.numel * (size + 1) // 2 > PAIRS_AT_MOST:
+    if not affordable(dep, dep.numel * (size + 1) // 2):
         return mixed(dep, [dim], dep.shape)
     return along(dep, dim, *triangle(size, lower), size)

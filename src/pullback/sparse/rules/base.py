@@ -41,12 +41,27 @@ def rule(names: str, linear: str) -> Callable[[Callable[[Step], Result]], Callab
     groups = tuple(frozenset(part.split()) for part in linear.split("|"))
 
     def register(apply: Callable[[Step], Result]) -> Callable[[Step], Result]:
+        def of_something(step: Step) -> Result:
+            return apply(step) if any(map(is_something, step.inputs)) else _of_nothing(step)
+
         for name in names.split():
             assert name not in RULES, name
-            RULES[name] = Rule(apply, groups)
+            RULES[name] = Rule(of_something, groups)
         return apply
 
     return register
+
+
+def is_something(dependence: Dependence) -> bool:
+    """Whether any element depends on anything: a buffer that was overwritten does not."""
+    return bool(dependence.ids.any())
+
+
+def _of_nothing(step: Step) -> Result:
+    meta = step.graph.metas[step.node]
+    if isinstance(meta, Meta):
+        return step.nothing()
+    return [None if m is None else step.nothing(m.shape) for m in step.outs]
 
 
 class Declined(Exception):  # noqa: N818 - it is no error: the pessimistic rule takes over
@@ -116,7 +131,8 @@ class Step:
     def dep(self, name: str) -> Dependence | None:
         """The dependence of a tensor argument; None where it does not depend on cotangents."""
         value = self.arguments.get(name)
-        return self.dep_of(value) if isinstance(value, fx.Node) else None
+        found = self.dep_of(value) if isinstance(value, fx.Node) else None
+        return found if found is not None and is_something(found) else None
 
     def dep_of(self, node: fx.Node) -> Dependence | None:
         found = self.known.get(node)
@@ -149,10 +165,17 @@ class Step:
         return {
             name
             for name, value in self.arguments.items()
-            if any(
-                isinstance(n, fx.Node) and n in self.graph.linear for n in pytree.tree_leaves(value)
-            )
+            if any(isinstance(n, fx.Node) and self._reads(n) for n in pytree.tree_leaves(value))
         }
+
+    def _reads(self, node: fx.Node) -> bool:
+        if node not in self.graph.linear:
+            return False
+        parts = self.known[node]
+        return any(
+            p is not None and is_something(p)
+            for p in (parts if isinstance(parts, list) else [parts])
+        )
 
     def data(self, value: Any) -> Tensor | None:
         """The data of a tensor argument (a name or a node) that cannot change unnoticed."""
@@ -171,7 +194,8 @@ class Step:
 
     def nothing(self, shape: Sequence[int] | None = None) -> Dependence:
         """No dependence, in the shape of the result."""
-        return nothing(tuple(self.out.shape if shape is None else shape), self.inputs[0])
+        like = next(iter([*self.inputs, *self.known.values()]))
+        return nothing(tuple(self.out.shape if shape is None else shape), like)
 
 
 def numbers(shape: Sequence[int]) -> npt.NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..dependence import Dependence, grouped, union
-from .axes import PAIRS_AT_MOST, alone, along, merged, mixed, reshaped, transposed
+from .axes import affordable, alone, along, merged, mixed, reshaped, transposed
 from .base import Declined, Result, Step, rule
 from .structure import Mask, nonzeros
 
@@ -37,7 +37,7 @@ def _contracted(dep: Dependence, mask: Mask | None, shape: tuple[int, ...]) -> D
     if mask.ndim > 2 and (mask == mask[:1]).all():
         mask = mask[0]
     repeats = int(np.prod(batch)) if mask.ndim == 2 else 1
-    if int(mask.sum()) * columns * repeats > PAIRS_AT_MOST:
+    if not affordable(dep, int(mask.sum()) * columns * repeats):
         return mixed(dep, [-2], shape)
     if mask.ndim == 2:
         i, k = np.nonzero(mask)
@@ -150,11 +150,6 @@ def _addr(step: Step) -> Result:
     return _sum_of(step, step.dep("self"), *_outer(step, "vec1", "vec2"))
 
 
-@rule("ger outer", "self | vec2")
-def _ger(step: Step) -> Result:
-    return _sum_of(step, *_outer(step, "self", "vec2"))
-
-
 def _outer(step: Step, left: str, right: str) -> list[Dependence]:
     parts = []
     for name, other, row in ((left, right, False), (right, left, True)):
@@ -166,25 +161,6 @@ def _outer(step: Step, left: str, right: str) -> list[Dependence]:
                 dep = dep.where(np.broadcast_to(across, dep.shape))
             parts.append(dep)
     return parts
-
-
-@rule("linear", "input bias | weight bias")
-def _linear(step: Step) -> Result:
-    made = None
-    *batch, inner = step.meta("input").shape
-    weight, dep = step.dep("weight"), step.dep("input")
-    if weight is not None or dep is not None:
-        mask, inputs = nonzeros(step, "weight"), nonzeros(step, "input")
-        shape = (int(np.prod(batch, dtype=np.int64)), step.meta("weight").shape[0])
-        made = product(
-            None if dep is None else reshaped(dep, (shape[0], inner)),
-            None if weight is None else transposed(weight),
-            None if inputs is None else inputs.reshape(shape[0], inner),
-            None if mask is None else mask.T,
-            shape,
-        )
-        made = reshaped(made, step.out.shape)
-    return _sum_of(step, step.dep("bias"), made)
 
 
 @rule("_trilinear", "i1 | i2 | i3")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..dependence import Dependence, grouped, union
-from .axes import PAIRS_AT_MOST, Ints, along, merged, reshaped
+from .axes import Ints, affordable, along, merged, reshaped
 from .base import Declined, Result, Step, numbers, rule
 from .structure import Mask, nonzeros
 
@@ -123,11 +123,12 @@ class Meeting:
         ys = [y[m] for (_, y, _), m in zip(self.places, met, strict=True)]
         return xs, ys
 
-    def known_zeros(self, step: Step, name: str) -> Mask | None:
+    def known_zeros(self, step: Step, name: str, dep: Dependence) -> Mask | None:
         mask = nonzeros(step, name)
-        if mask is None or mask.sum() * self.large[0] * np.prod(self.small[2:]) > PAIRS_AT_MOST:
+        if mask is None:
             return None
-        return mask
+        pairs = int(mask.sum()) * self.large[0] * int(np.prod(self.small[2:]))
+        return mask if affordable(dep, pairs) else None
 
 
 def _grid(batch: int, channels: Ints, places: Sequence[Ints]) -> tuple[Ints, ...]:
@@ -160,7 +161,7 @@ def _convolution(step: Step) -> Result:
     else:
         meeting = Meeting.of(step, given, out, weight)
     if inputs is not None:
-        mask = None if weights is not None else meeting.known_zeros(step, "weight")
+        mask = None if weights is not None else meeting.known_zeros(step, "weight", inputs)
         make = meeting.on_large if step["transposed"] else meeting.on_small
         parts.append(make(inputs, mask))
     if weights is not None:
@@ -194,7 +195,7 @@ def _gradient_of_input(step: Step, meeting: Meeting) -> list[Dependence]:
     back, weights, transposed = step.dep("grad_output"), step.dep("weight"), step["transposed"]
     parts = []
     if back is not None:
-        mask = None if weights is not None else meeting.known_zeros(step, "weight")
+        mask = None if weights is not None else meeting.known_zeros(step, "weight", back)
         parts.append((meeting.on_small if transposed else meeting.on_large)(back, mask))
     if weights is not None:
         make = meeting.weight_on_small if transposed else meeting.weight_on_large

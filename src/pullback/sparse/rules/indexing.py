@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import fx
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from ..dependence import Dependence
 from ..graph import Meta
-from .base import Declined, Result, Step, blockwise, rule
+from .base import Declined, Result, Step, blockwise, numbers, rule
 from .movement import moved
 from .reduction import merged, mixed_along
 
@@ -102,9 +104,26 @@ def _anywhere(step: Step) -> Dependence:
 
 @rule("_unsafe_masked_index", "self")
 def _masked_index(step: Step) -> Result:
+    _, dep = step.only("self")
+    places = masked_places(step, dep.shape)
+    if places is not None:
+        return dep.with_ids(np.append(dep.ids, dep.ids.dtype.type(0))[places])
     found = _anywhere(step)
     mask = step.nonzero("mask")
     return found if mask is None else found.where(np.broadcast_to(mask, step.out.shape))
+
+
+def masked_places(step: Step, shape: tuple[int, ...]) -> npt.NDArray[np.int64] | None:
+    """The numbers of the elements that fixed indices name under a mask, -1 where it is False."""
+    if not is_followed(step, "indices"):
+        return None
+    mask = step.data("mask")
+    given = [None if entry is None else step.data(entry) for entry in step["indices"]]
+    indices = [None if entry is None else entry.cpu() for entry in given]
+    within = torch.ones(step.meta("mask").shape, dtype=torch.bool) if mask is None else mask.cpu()
+    grid = torch.from_numpy(numbers(shape))
+    found: Tensor = torch.ops.aten._unsafe_masked_index(grid, within, indices, -1)
+    return found.numpy()
 
 
 @rule("index_select", "self")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
+from torch import fx
 
 from ..dependence import Dependence, grouped
 from .base import Declined, Result, Step, numbers, rule
@@ -58,7 +60,33 @@ def _glu(step: Step) -> Result:
 def _segments(step: Step) -> Result:
     _, dep = step.only("grad")
     axis = step["axis"] % len(step.out.shape)
-    return mixed_along(dep, axis, step.out.shape[axis])
+    length = step.out.shape[axis]
+    edges = _edges(step)
+    if edges is None or edges.shape != (*dep.shape[:axis], dep.shape[axis] + 1):
+        return mixed_along(dep, axis, length)
+    places = np.arange(length)
+    owner = [
+        np.searchsorted(line, places, side="right") - 1
+        for line in edges.reshape(-1, edges.shape[-1])
+    ]
+    segments = dep.shape[axis]
+    rows = np.array(owner, dtype=np.int64).reshape(-1, length)
+    lines = dep.ids.reshape(rows.shape[0], segments, -1)
+    ids = np.take_along_axis(lines, rows.clip(0, segments - 1)[..., None], axis=1)
+    ids = np.where(((rows >= 0) & (rows < segments))[..., None], ids, ids.dtype.type(0))
+    return dep.with_ids(ids.reshape(step.out.shape))
+
+
+def _edges(step: Step) -> npt.NDArray[np.int64] | None:
+    """Where each segment begins, and the last one ends, along the last dim."""
+    if isinstance(step.get("offsets"), fx.Node):
+        offsets = step.data("offsets")
+        return None if offsets is None else offsets.cpu().numpy()
+    lengths = step.data("lengths")
+    if lengths is None:
+        return None
+    ends = lengths.cpu().numpy().cumsum(axis=-1)
+    return np.concatenate([np.zeros_like(ends[..., :1]), ends], axis=-1)
 
 
 @rule("embedding_dense_backward", "grad_output")
@@ -83,10 +111,31 @@ def _without(table: Dependence, row: int) -> Dependence:
 @rule("_embedding_bag_backward _embedding_bag_dense_backward", "grad")
 def _embedding_bag(step: Step) -> Result:
     _, dep = step.only("grad")
-    return _without(mixed_along(dep, 0, step.out.shape[0]), step.get("padding_idx", -1))
+    shape = step.out.shape
+    indices, bags = step.data("indices"), _bags(step, dep.shape[0])
+    if indices is None or bags is None:
+        table = mixed_along(dep, 0, shape[0])
+    else:
+        places = numbers(shape)[indices.cpu().numpy()]
+        table = grouped([(dep.with_ids(dep.grid[bags]), places)], shape)
+    return _without(table, step.get("padding_idx", -1))
 
 
 @rule("_embedding_bag_per_sample_weights_backward", "grad")
 def _bag_weights(step: Step) -> Result:
     _, dep = step.only("grad")
-    return merged(dep, range(len(dep.shape))).broadcast_all(step.out.shape)
+    bags = _bags(step, dep.shape[0])
+    if bags is None:
+        return merged(dep, range(len(dep.shape))).broadcast_all(step.out.shape)
+    rows = merged(dep, [1])
+    return rows.with_ids(rows.ids[bags].reshape(step.out.shape))
+
+
+def _bags(step: Step, count: int) -> npt.NDArray[np.int64] | None:
+    """The bag of each index, where the bags are fixed."""
+    offsets = step.data("offsets")
+    if offsets is None:
+        return None
+    places = np.arange(step.meta("indices").numel)
+    bags = np.searchsorted(offsets.cpu().numpy(), places, side="right") - 1
+    return bags if ((bags >= 0) & (bags < count)).all() else None

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from ..dependence import Dependence, common_table, union
+from ..dependence import Dependence, common_table, everything, union
 from ..graph import Meta
 from .base import Declined, Result, Step, rule
 
 _ON_SELF = """
-    view _unsafe_view reshape view_copy _reshape_alias _reshape_copy permute permute_copy t t_copy
-    transpose transpose_copy numpy_T adjoint mT mH swapaxes swapdims movedim expand expand_copy
-    slice slice_copy select select_copy squeeze squeeze_copy unsqueeze unsqueeze_copy unbind
-    unbind_copy split split_copy split_with_sizes split_with_sizes_copy unsafe_split
-    unsafe_split_with_sizes chunk unsafe_chunk diagonal diagonal_copy as_strided as_strided_copy
-    unfold unfold_copy alias_copy detach_copy roll flip rot90 repeat tile tril triu diag_embed
+    view _unsafe_view reshape view_copy _reshape_alias _reshape_copy permute permute_copy t
+    t_copy transpose transpose_copy numpy_T adjoint mT mH swapaxes swapdims movedim expand
+    expand_copy slice slice_copy select select_copy squeeze squeeze_copy unsqueeze
+    unsqueeze_copy unbind unbind_copy split split_copy split_with_sizes split_with_sizes_copy
+    unsafe_split unsafe_split_with_sizes chunk unsafe_chunk diagonal diagonal_copy unfold
+    unfold_copy alias_copy detach_copy roll flip rot90 repeat tile tril triu diag_embed
     constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle narrow narrow_copy flatten
     unflatten ravel im2col
 """.split()
@@ -116,8 +116,6 @@ def _numbered(
         start = offsets[value]
         ids = torch.from_numpy(numbering[start : start + meta.numel].reshape(meta.shape))
         if not is_dense(meta):
-            if "as_strided" in step.name:
-                raise Declined("as_strided reads past a tensor's own elements")
             return ids
         laid_out = torch.empty_strided(meta.shape, meta.stride, dtype=torch.int64)
         return laid_out.copy_(ids)
@@ -142,9 +140,12 @@ def _run(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return target(*args, **kwargs)
         except (NotImplementedError, RuntimeError) as error:
             if "not implemented for 'Long'" not in str(error):
-                raise
+                raise Declined("it does not run on numbers of elements") from None
         args, kwargs = pytree.tree_map(as_floats, (args, kwargs))
-        return target(*args, **kwargs)
+        try:
+            return target(*args, **kwargs)
+        except RuntimeError:
+            raise Declined("it does not run on numbers of elements") from None
 
 
 def is_dense(meta: Meta) -> bool:
@@ -165,6 +166,18 @@ for _name, _linear in _INTO.items():
     rule(_name, _linear)(moved)
 
 
+@rule("as_strided as_strided_copy", "self")
+def _restrided(step: Step) -> Result:
+    """By numbers where the tensor fills its memory; else it may read elements of other tensors."""
+    _, dep = step.only("self")
+    try:
+        if is_dense(step.meta("self")):
+            return moved(step)
+    except Declined:
+        pass
+    return everything(step.out.shape, dep.table.width, dep.widened)
+
+
 @rule("getitem", "arg0")
 def _entry(step: Step) -> Result:
     parts = step.known[step.node.args[0]]  # type: ignore[index]
@@ -181,5 +194,5 @@ def _as_pairs(step: Step) -> Result:
 @rule("view_as_complex view_as_complex_copy", "self")
 def _as_complex(step: Step) -> Result:
     _, dep = step.only("self")
-    halves = [dep.with_ids(np.ascontiguousarray(dep.grid[..., k])) for k in (0, 1)]
+    halves = [dep.with_ids(np.asarray(dep.grid[..., k])) for k in (0, 1)]
     return union(halves, step.out.shape)

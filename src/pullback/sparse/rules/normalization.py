@@ -35,7 +35,9 @@ def _native_batch_norm_backward(step: Step) -> Result:
 
 @rule("batch_norm_backward", "grad_out")
 def _any_batch_norm_backward(step: Step) -> Result:
-    return _batch_norm(step, alone(step, "grad_out"), pointwise=not step["update"])
+    # On CUDA this runs cudnn's backward of training, whatever ``update`` says.
+    fixed = not step["update"] and step.out.device.type == "cpu"
+    return _batch_norm(step, alone(step, "grad_out"), pointwise=fixed)
 
 
 @rule("cudnn_batch_norm_backward miopen_batch_norm_backward", "grad_output")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..dependence import Dependence
-from .axes import Ints, alone, along, gathered_by, mixed
+from .axes import Ints, alone, along, gathered_by, merged, mixed
 from .base import Result, Step, numbers, rule
 
 # A basis is run in parts of about this many elements.
@@ -54,7 +54,8 @@ def _reach(step: Step, axis: int, sizes: list[tuple[int, int]]) -> npt.NDArray[n
     short = (2, 2) if copied else (2, 3) if not step.name.endswith("_backward") else (3, 2)
     cut = [pair if d == axis else short for d, pair in enumerate(sizes)]
     reached = np.zeros(sizes[axis][::-1], dtype=bool)
-    for dtype in {step.out.dtype, torch.float32, torch.float64}:
+    wide = {torch.float64} if step.out.device.type in ("cpu", "cuda") else set()
+    for dtype in {step.out.dtype, torch.float32} | wide:
         basis = torch.eye(sizes[axis][0], dtype=dtype, device=step.out.device)
         rows = max(1, _BASIS_AT_MOST // (16 * max(sizes[axis], default=1)))
         columns = [_answers(step, part, axis, cut) for part in basis.split(rows)]
@@ -81,8 +82,10 @@ def _answers(
     return hit
 
 
-@rule("grid_sampler_2d_backward grid_sampler_3d_backward", "grad_output")
+@rule("grid_sampler_2d_backward grid_sampler_3d_backward", "grad_output | input")
 def _grid_sampler_backward(step: Step) -> Result:
+    if step.dep("input") is not None:
+        return _slopes(step, alone(step, "input"))
     return _sampler_gradients(step)
 
 
@@ -91,15 +94,25 @@ def _other_grid_sampler_backward(step: Step) -> Result:
     return _sampler_gradients(step)
 
 
+def _slopes(step: Step, dep: Dependence) -> Result:
+    """The gradient of the grid reads the input at any place; that of the input does not."""
+    to_input, to_grid = step.outs
+    item = merged(dep, range(1, len(dep.shape)))
+    return [
+        None if to_input is None else step.nothing(to_input.shape),
+        None if to_grid is None else item.broadcast(to_grid.shape),
+    ]
+
+
 def _sampler_gradients(step: Step) -> Result:
     """Samples lie anywhere in their plane; a place of the grid reads its own, in all channels."""
     dep = alone(step, "grad_output")
     to_input, to_grid = step.outs
-    plane = range(2, len(dep.shape))
     of_grid = None
     if to_grid is not None:
-        last = mixed(dep, [1], (dep.shape[0], 1, *dep.shape[2:]))
-        of_grid = last.with_ids(np.moveaxis(last.grid, 1, -1)).broadcast(to_grid.shape)
+        channels = merged(dep, [1])
+        of_grid = channels.with_ids(np.moveaxis(channels.grid, 1, -1)).broadcast(to_grid.shape)
+    plane = range(2, len(dep.shape))
     return [None if to_input is None else mixed(dep, plane, to_input.shape), of_grid]
 
 

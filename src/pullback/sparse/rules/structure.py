@@ -50,6 +50,8 @@ def _by_structure(step: Step, node: fx.Node, depth: int) -> Mask | None:
     name, source = packet_name(node), node.args[0] if node.args else None
     if name == "getitem":
         return _factor(step, node)
+    if name == "cholesky":
+        return _cholesky(step, node, bool((*node.args[1:], *node.kwargs.values(), False)[0]))
     if name == "mul":
         masks = [_by_structure(step, n, depth - 1) for n in node.all_input_nodes]
         return _everywhere(step, node, [m for m in masks if m is not None])
@@ -85,6 +87,12 @@ def _run(node: fx.Node, source: fx.Node, mask: Mask) -> Mask:
     return found
 
 
+def _cholesky(step: Step, node: fx.Node, upper: bool) -> Mask:
+    whole = np.ones(step.meta_of(node).shape, dtype=bool)
+    found: Mask = np.triu(whole) if upper else np.tril(whole)
+    return found
+
+
 def _factor(step: Step, node: fx.Node) -> Mask | None:
     """The triangles of matrix factorizations, which torch fills with exact zeros."""
     made, entry = node.args
@@ -93,8 +101,8 @@ def _factor(step: Step, node: fx.Node) -> Mask | None:
     half: Callable[..., Any] | None = None
     name = packet_name(made)
     if name == "linalg_cholesky_ex" and entry == 0:
-        half = np.triu if made.kwargs.get("upper", False) else np.tril
-    elif (name, entry) in (("linalg_lu", 1), ("lu_unpack", 1)):
+        return _cholesky(step, node, bool(made.kwargs.get("upper", False)))
+    if (name, entry) in (("linalg_lu", 1), ("lu_unpack", 1)):
         half = np.tril
     elif (name, entry) in (("linalg_lu", 2), ("lu_unpack", 2), ("linalg_qr", 1)):
         half = np.triu
