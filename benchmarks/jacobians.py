@@ -76,7 +76,7 @@ def run(quick: bool) -> list[Table]:
     kinds: tuple[list[Row], list[Row], list[Row]] = ([], [], [])
     peer_process = None if python is None else Asdex(python, torch.get_num_threads())
     with peer_process or nullcontext() as peer:
-        against = absent if peer is None else f"Peers: {peer.versions()}."
+        against = absent if peer is None else f"In a process of its own: {peer.versions()}."
         for problem in QUICK if quick else FULL:
             log.print(problem.name, style="dim")
             for rows, row in zip(kinds, _rows(problem, peer, quick, log), strict=True):

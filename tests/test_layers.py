@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("backward",),
     ("_rowsums",),
     ("_sensitivity",),
-    ("demo", "doctor"),
+    ("demo", "doctor", "commands"),
     ("cli",),
 )
 # Within backward/, in the order of the flow.
@@ -148,6 +148,7 @@ MAY_DIFFERENTIATE = {
     "_linear",
     "_products",
     "sparse.functional",
+    "sparse.trial",
     "sparse.products",
     "sparse.backward_graph",
     "backward.recorder",

@@ -64,6 +64,10 @@ def fixed(rng: Rng, *shape: int) -> Tensor:
     return values * torch.from_numpy(rng.random(shape) < 0.8)
 
 
+def mask_like(rng: Rng, x: Tensor, share: float) -> Tensor:
+    return torch.from_numpy(np.asarray(rng.random(tuple(x.shape)) < share))
+
+
 class RoundThrough(torch.autograd.Function):
     """Its backward hands the cotangent on, where the true derivative is zero."""
 
@@ -119,7 +123,7 @@ for _name, _func in {
     "flatten": lambda x: x.reshape(-1),
     "transposed": lambda x: x.mT if x.dim() > 1 else x,
     "tril": lambda x: x.tril() if x.dim() > 1 else x,
-    "negated_view": lambda x: -x[..., ::1],
+    "negated_view": lambda x: -x.unsqueeze(-1)[..., 0],
     "new_dim": lambda x: x.unsqueeze(0),
     "in_place_math": lambda x: x.clone().mul_(2).add_(1).tanh_(),
 }.items():
@@ -249,7 +253,7 @@ def _expand(rng: Rng, x: Tensor) -> Callable[[Tensor], Tensor]:
 
 @step()
 def _strides(rng: Rng, x: Tensor) -> Callable[[Tensor], Tensor]:
-    need(x.numel() > 5)
+    need(x.numel() > 6)
     return lambda t: t.contiguous().as_strided((3, 2), (2, 1), 1)
 
 
@@ -268,13 +272,13 @@ def _stack(rng: Rng, x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]
 
 @step()
 def _fixed_mask(rng: Rng, x: Tensor) -> Callable[[Tensor], Tensor]:
-    mask = torch.from_numpy(rng.random(tuple(x.shape)) < 0.5)
+    mask = mask_like(rng, x, 0.5)
     return lambda t: torch.where(mask, t * 3, t.tanh())
 
 
 @step()
 def _kept_by_mask(rng: Rng, x: Tensor) -> Callable[[Tensor], Tensor]:
-    mask = torch.from_numpy(rng.random(tuple(x.shape)) < 0.7)
+    mask = mask_like(rng, x, 0.7)
     return lambda t: t[mask] if bool(mask.any()) else t
 
 
@@ -317,7 +321,7 @@ def _write_view(rng: Rng, x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Te
     need(x.dim() > 1 and y.dim() > 0 and y.shape[-1] >= x.shape[-2])
 
     def written(s: Tensor, t: Tensor) -> Tensor:
-        z = s.clone()
+        z = s.clone(memory_format=torch.contiguous_format)
         row = t.reshape(-1, t.shape[-1])[0]
         z.mT[..., -1, :].mul_(row[: s.shape[-2]])
         z.view(-1)[::2].add_(1)
@@ -328,7 +332,7 @@ def _write_view(rng: Rng, x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Te
 
 @step()
 def _write_mask(rng: Rng, x: Tensor) -> Callable[[Tensor], Tensor]:
-    mask = torch.from_numpy(rng.random(tuple(x.shape)) < 0.5)
+    mask = mask_like(rng, x, 0.5)
 
     def written(t: Tensor) -> Tensor:
         y = t * 2
@@ -496,5 +500,5 @@ def _accumulated(rng: Rng, x: Tensor) -> Callable[[Tensor], Tensor]:
 @step(2)
 def _masked_scatter(rng: Rng, x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     need(x.numel() <= y.numel())
-    mask = torch.from_numpy(rng.random(tuple(x.shape)) < 0.5)
+    mask = mask_like(rng, x, 0.5)
     return lambda s, t: s.masked_scatter(mask, t)

@@ -28,7 +28,8 @@ from pullback.sparse.detect import detect
 from pullback.sparse.state import State
 
 BASELINE = Path(__file__).with_name("tightness.json")
-LARGEST = 200
+SMALL = 200
+LARGEST = 2000
 PESSIMISTIC_AT_MOST = 0.05
 
 
@@ -39,6 +40,12 @@ class Sample:
     label: str
     func: Callable[..., Any]
     inputs: tuple[Tensor, ...]
+    outputs: int
+
+    @property
+    def size(self) -> int:
+        """The number of input or output elements, whichever is more."""
+        return max(sum(t.numel() for t in self.inputs), self.outputs)
 
 
 @dataclass
@@ -48,6 +55,7 @@ class Outcome:
 
     label: str
     samples: int = 0
+    detected: int = 0
     shown: int = 0
     claimed: int = 0
     size: int = 0
@@ -87,8 +95,11 @@ def samples_of(label: str, op: Any, dtype: torch.dtype, most: int) -> Iterator[S
             found.append(sample)
         if len(found) >= 400:
             break
-    step = max(1, -(-len(found) // most))
-    yield from found[::step]
+    small = [sample for sample in found if sample.size <= SMALL]
+    if small:
+        yield from small[:: max(1, -(-len(small) // most))]
+    else:
+        yield from sorted(found, key=lambda sample: sample.size)[:2]
 
 
 def _sample(label: str, op: Any, given: Any) -> Sample | None:
@@ -98,8 +109,7 @@ def _sample(label: str, op: Any, given: Any) -> Sample | None:
         for k, leaf in enumerate(leaves)
         if isinstance(leaf, Tensor) and leaf.requires_grad and leaf.layout is torch.strided
     ]
-    size = sum(leaves[k].numel() for k in smooth)
-    if not 0 < size <= LARGEST:
+    if not 0 < sum(leaves[k].numel() for k in smooth) <= LARGEST:
         return None
     call = op.op
     rest = [None if k in smooth else leaf for k, leaf in enumerate(leaves)]
@@ -117,7 +127,13 @@ def _sample(label: str, op: Any, given: Any) -> Sample | None:
         ]
         return tuple(parts)
 
-    return Sample(label, func, tuple(leaves[k].detach().clone() for k in smooth))
+    inputs = tuple(leaves[k].detach().clone() for k in smooth)
+    try:
+        parts = func(*(t.clone().requires_grad_() for t in inputs))
+    except Exception:  # it needs the strides or the storage of the tensors themselves
+        return None
+    outputs = sum(t.numel() for t in parts)
+    return Sample(label, func, inputs, outputs) if 0 < outputs <= LARGEST else None
 
 
 def true_entries(arguments: Arguments, func: Callable[..., Any], primals: Sequence[Tensor]) -> Any:
@@ -167,17 +183,23 @@ def examine(sample: Sample, outcome: Outcome) -> None:
     if first is None:
         return
     outcome.samples += 1
+    everywhere = True
     try:
         torch.manual_seed(1)
-        captured = capture("sweep", sample.func, arguments, State.of(sample.func))
+        graph = capture("sweep", sample.func, arguments, State.of(sample.func)).graph
     except NotCaptured as reason:
         outcome.not_captured.append(f"{sample.label}: {first_line(reason)}")
-        return
-    detection = detect("sweep", captured.graph)
+        if reason.graph is None:
+            return
+        graph, everywhere = reason.graph, False
+    detection = detect("sweep", graph)
+    outcome.detected += 1
     claimed = np.asarray(detection.pattern.to_scipy().todense()).astype(bool)
     outcome.pessimistic |= detection.pessimistic
     shown = np.zeros_like(claimed)
     for place, primals in enumerate(points_of(arguments.primals)):
+        if place and not everywhere:
+            break
         try:
             truth = true_entries(arguments, sample.func, primals) if place else first
         except RuntimeError:
@@ -214,11 +236,11 @@ def first_line(error: Exception) -> str:
 
 
 def write_baseline(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Of each operator the samples, the entries that some point showed, and those claimed."""
+    """Of each operator the patterns found, the entries that some point showed, and those claimed."""
     entries = {"torch": torch.__version__.partition("+")[0]} | {
-        o.label: [o.samples, o.shown, o.claimed]
+        o.label: [o.detected, o.shown, o.claimed]
         for o in sorted(outcomes, key=lambda o: o.label)
-        if o.samples
+        if o.detected
     }
     lines = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in entries.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")

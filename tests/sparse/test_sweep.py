@@ -38,11 +38,11 @@ def test_hardly_any_operator_falls_to_the_pessimistic_rule(
 
 def test_patterns_are_no_looser_than_they_were(outcomes: list[Outcome]) -> None:
     before = baseline()
-    known = {o.label: o for o in outcomes if o.label in before and o.samples}
+    known = {o.label: o for o in outcomes if o.label in before and o.detected}
     looser = {
         label: (before[label][2], o.claimed)
         for label, o in known.items()
-        if o.samples == before[label][0] and o.claimed > before[label][2]
+        if o.detected == before[label][0] and o.claimed > before[label][2]
     }
     assert looser == {}
     assert known or not before

@@ -74,12 +74,13 @@ def differentiable_inputs(caller: str, argument: str, inputs: Leaves) -> None:
     for name, tensor in zip(inputs.names, inputs.tensors, strict=True):
         if tensor.requires_grad:
             continue
+        inside = f" in `{argument}`" if not name.startswith(argument) else ""
         if not can_carry_gradients(tensor.dtype):
             raise ArgumentError(
-                f"{caller}: `{name}` in `{argument}` has dtype {dtype_text(tensor.dtype)}, and "
+                f"{caller}: `{name}`{inside} has dtype {dtype_text(tensor.dtype)}, and "
                 f"only floating point and complex tensors receive gradients. Leave it out."
             )
         raise ArgumentError(
-            f"{caller}: `{name}` in `{argument}` does not require a gradient. Leave it out, or "
+            f"{caller}: `{name}`{inside} does not require a gradient. Leave it out, or "
             f"call .requires_grad_() on it before the outputs are computed."
         )

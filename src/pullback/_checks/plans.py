@@ -219,3 +219,10 @@ def indices_in_sight(
                 f"transform batches it: every slice has a pattern of its own. Map over the other "
                 f"arguments only, or loop over `{name}`."
             )
+
+
+def plan_is_wrong_in_column(caller: str, column: int) -> ArgumentError:
+    return ArgumentError(
+        f"{caller}: the plan is wrong in the derivatives with respect to input element {column}: "
+        f"random products differ from those of autograd. {_PLAN_AGAIN}"
+    )

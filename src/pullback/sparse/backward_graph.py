@@ -19,9 +19,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from .. import _checks
 from .._engines import Source, gradients
 from .captured import NotCaptured
+from .detect import detect
 from .graph import Input, Meta, PullbackGraph, drop_detaches, is_needed, packet_name
-from .tape import Tape
-from .trial import is_linear, weights
+from .tape import COTANGENT, Tape, reads_of_cotangents
+from .trial import Trial, weights
 
 
 @dataclass
@@ -42,22 +43,23 @@ def backward_graph(
     tape = Tape()
     cotangents = weights(outputs)
     for k, cotangent in enumerate(cotangents):
-        tape.input(cotangent, f"cotangent_{k}")
+        tape.input(cotangent, f"cotangent_{k}", COTANGENT)
     try:
         with tape.recording():
             found = gradients(outputs, inputs, cotangents)
     finally:
         tape.restore()
-    for read in tape.reads + tape.shapes_from_data:
-        if read.taint.varies:
-            raise NotCaptured(f"its backward reads the values of its cotangent ({read.what})")
+    if reason := reads_of_cotangents(tape):
+        raise NotCaptured(reason)
     for reason in tape.draws.problems:
         raise NotCaptured(reason)
     raw = tape.module([None if g is None else tape.node_of(g) for g in found])
     raw.graph.eliminate_dead_code(is_impure_node=is_needed)
     found_graph, saved = _pure(raw, tape, like, cotangents)
     module = found_graph.graph.module
-    if not is_linear(lambda *v: module(*saved, *v), cotangents, found_graph.graph.rounding):
+    trial = Trial.of(lambda v: module(*saved, *v), cotangents, found_graph.graph.rounding)
+    if not trial.is_linear():
+        detect(caller, found_graph.graph)  # names the operator, where a rule knows it
         raise _checks.nonlinear_backward(caller)
     return found_graph
 
@@ -100,8 +102,7 @@ def _pure(
     )
     exact = {i.name for i in graph.inputs if not _checks.can_carry_gradients(i.meta.dtype)}
     graph.classify(frozenset(exact))
-    with torch.no_grad():
-        graph.survey(tensors)
+    graph.survey(tensors)
     return BackwardGraph(graph, structure_key(graph)), tensors[: len(constants)]
 
 

@@ -24,7 +24,7 @@ from .functional import functional
 from .graph import Meta, is_needed, split
 from .owners import Owners, what_a_replay_would_miss
 from .state import State
-from .tape import VARYING, Taint, Tape
+from .tape import COTANGENT, VARYING, Taint, Tape, reads_of_cotangents
 from .trial import weights
 from .tryout import try_out
 
@@ -52,6 +52,8 @@ def capture(
         finally:
             tape.restore()
         try:
+            if reason := reads_of_cotangents(tape):
+                raise NotCaptured(reason)
             guards, refusal = what_a_replay_would_miss(recorded, state, arguments)
             owner = Owners(recorded.tape, state, arguments, lenient=bool(refusal))
             graph, owned, tensors = functional(recorded, arguments, owner, frozen, guards)
@@ -110,7 +112,7 @@ def _record(
         with tape.paused():
             cotangents = weights(outputs)
         for k, cotangent in enumerate(cotangents):
-            tape.input(cotangent, f"cotangent_{k}")
+            tape.input(cotangent, f"cotangent_{k}", COTANGENT)
         live = [(t, v) for t, v in zip(outputs, cotangents, strict=True) if t.requires_grad]
         found: tuple[Tensor | None, ...] = (None,) * len(primals)
         if live:

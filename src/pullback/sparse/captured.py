@@ -50,8 +50,12 @@ class Captured:
     batches: bool = True
 
     def run_forward(self, tensors: Sequence[Tensor]) -> tuple[list[Any], list[Tensor]]:
-        """What the linear part needs, and the outputs (with the tensors of aux after them)."""
-        with without_autocast():
+        """What the linear part needs, and the outputs (with the tensors of aux after them).
+
+        Gradients are enabled, though nothing requires one: some operators (the fused LSTM) keep
+        what their backward needs in that mode alone.
+        """
+        with without_autocast(), torch.enable_grad():
             results = self.forward(*tensors)
         cut = len(self.handed)
         return list(results[:cut]), list(results[cut:])

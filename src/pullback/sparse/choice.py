@@ -17,6 +17,9 @@ _MIXED_UP_TO = 5_000_000
 _FORWARD_COST = 1.1
 
 
+COVER = (" covers", " cover")
+
+
 @dataclass(frozen=True)
 class Choice:
     """``mode`` is fwd, rev, mixed or dense; ``coloring`` says which products make it up."""
@@ -40,11 +43,11 @@ def choose(pattern: SparsityPattern, mode: str, order: str = "best", forward: st
         return _dense(pattern, forward, f"dense was asked for: {m} × {n}")
     if mode == "rev":
         rows = color(pattern, "rows", order)
-        return Choice("rev", rows, f"rev was asked for: {_vjps(rows.num_colors)} cover the rows")
+        return Choice("rev", rows, f"rev was asked for: {_vjps(rows.num_colors, COVER)} the rows")
     if mode == "fwd":
         columns = color(pattern, "columns", order)
         return Choice(
-            "fwd", columns, f"fwd was asked for: {_jvps(columns.num_colors)} cover the columns"
+            "fwd", columns, f"fwd was asked for: {_jvps(columns.num_colors, COVER)} the columns"
         )
     if mode == "mixed":
         both = color(pattern, "bidirectional", order)
@@ -53,7 +56,7 @@ def choose(pattern: SparsityPattern, mode: str, order: str = "best", forward: st
         return _dense(pattern, forward, f"every entry of the {m} × {n} matrix may be nonzero")
     rows = color(pattern, "rows", order)
     if forward:
-        reason = f"{_vjps(rows.num_colors)} cover the rows; there are no JVPs: {forward}"
+        reason = f"{_vjps(rows.num_colors, COVER)} the rows; there are no JVPs: {forward}"
         return _or_dense(Choice("rev", rows, reason), pattern, forward)
     columns = color(pattern, "columns", order)
     best = _of_one_side(rows, columns)
@@ -72,9 +75,9 @@ def _of_one_side(rows: Coloring, columns: Coloring) -> Choice:
     r, c = rows.num_colors, columns.num_colors
     if c * _FORWARD_COST < r:
         return Choice(
-            "fwd", columns, f"{_jvps(c)} cover the columns; {_vjps(r)} would cover the rows"
+            "fwd", columns, f"{_jvps(c, COVER)} the columns; {_vjps(r)} would cover the rows"
         )
-    return Choice("rev", rows, f"{_vjps(r)} cover the rows; {_jvps(c)} would cover the columns")
+    return Choice("rev", rows, f"{_vjps(r, COVER)} the rows; {_jvps(c)} would cover the columns")
 
 
 def _or_dense(choice: Choice, pattern: SparsityPattern, forward: str) -> Choice:
@@ -113,12 +116,12 @@ def _fullest_column(pattern: SparsityPattern) -> int:
     return int(np.bincount(pattern.indices, minlength=1).max(initial=0))
 
 
-def _vjps(count: int) -> str:
-    return f"{count} VJP" if count == 1 else f"{count} VJPs"
+def _vjps(count: int, verb: tuple[str, str] = ("", "")) -> str:
+    return f"{count} VJP{verb[0]}" if count == 1 else f"{count} VJPs{verb[1]}"
 
 
-def _jvps(count: int) -> str:
-    return f"{count} JVP" if count == 1 else f"{count} JVPs"
+def _jvps(count: int, verb: tuple[str, str] = ("", "")) -> str:
+    return f"{count} JVP{verb[0]}" if count == 1 else f"{count} JVPs{verb[1]}"
 
 
 def _both(coloring: Coloring) -> str:

@@ -93,7 +93,11 @@ def dense(step: Step) -> Dependence | list[Dependence | None]:
     """Every element of every result depends on everything that the call reads."""
     parts = [(dep, np.zeros(dep.shape, dtype=np.int64)) for dep in step.inputs]
     one = grouped(parts, (1,))
-    meta = step.graph.metas[step.node]
-    if isinstance(meta, Meta):
-        return one.broadcast_all(meta.shape)
-    return [None if m is None else one.broadcast_all(m.shape) for m in step.outs]
+
+    def everywhere(meta: Any) -> Any:
+        if isinstance(meta, Meta):
+            return one.broadcast_all(meta.shape)
+        return list(map(everywhere, meta)) if isinstance(meta, (tuple, list)) else None
+
+    found: Dependence | list[Dependence | None] = everywhere(step.graph.metas[step.node])
+    return found

@@ -49,7 +49,8 @@ class Assembly:
 
     @cached_property
     def _sources(self) -> Any:
-        return sources(self.pattern, self.coloring)
+        with _torch.outside_transforms():
+            return sources(self.pattern, self.coloring)
 
     @cached_property
     def _flat(self) -> npt.NDArray[Any]:
@@ -88,7 +89,8 @@ class Assembly:
     def kept(self, name: str, device: torch.device, make: Any) -> Tensor:
         key = (name, device)
         if key not in self._on:
-            self._on[key] = torch.from_numpy(np.ascontiguousarray(make())).to(device)
+            with _torch.outside_transforms(), torch.inference_mode(False):
+                self._on[key] = torch.from_numpy(np.ascontiguousarray(make())).to(device)
         return self._on[key]
 
     @property

@@ -147,7 +147,8 @@ class PullbackGraph:
             self.linear
         )
         survey = Survey(self.module, wanted)
-        results = survey.run(*tensors)
+        with torch.enable_grad():
+            results = survey.run(*tensors)
         self.metas, self.data = survey.metas, survey.data
         return tuple(results)
 

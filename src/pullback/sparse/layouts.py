@@ -100,8 +100,7 @@ def refill(target: Any, fresh: Any, caller: str) -> Any:
             else:
                 target._values().copy_(fresh._values())
         return target
-    parts = ("data", "indices", "indptr")
-    if not all(hasattr(target, part) and hasattr(fresh, part) for part in parts):
+    if getattr(target, "format", None) != "csr" or not hasattr(fresh, "indptr"):
         raise _checks.out_does_not_fit(caller, target, fresh)
     indices = ("indices", "indptr")
     placed = all(np.array_equal(getattr(target, k), getattr(fresh, k)) for k in indices)

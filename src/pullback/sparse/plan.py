@@ -117,8 +117,8 @@ class Plan:
         products = "product" if self.num_products == 1 else "products"
         side = {"fwd": n, "rev": m}.get(self.mode, min(m, n))
         lines = [
-            f"Plan {m} × {n}: {draw.count(self.num_products)} {products} instead of "
-            f"{draw.count(side)}, mode {self.mode}",
+            f"Plan {draw.count(m)} × {draw.count(n)}: {draw.count(self.num_products)} {products} "
+            f"instead of {draw.count(side)}, mode {self.mode}",
             f"  {self.reason}",
         ]
         lines += [f"  note: {note}" for note in self.notes]

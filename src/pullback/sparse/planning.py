@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .. import _checks, _torch
+from .._engines import BYTES_AT_ONCE
 from .._trees import map_leaves
 from .arguments import Arguments, arguments_for
 from .choice import choose
@@ -101,6 +102,9 @@ def plan_of(
         if mode in ("fwd", "mixed"):
             raise _checks.no_forward_products(caller, mode, refusal)
         choice = choose(pattern, mode, forward=refusal)
+    each = found.bytes_per_product
+    if choice.coloring.split.columns:
+        each += each // 2  # the transposed graph keeps more of what it meets
     return Plan(
         pattern=pattern,
         coloring=choice.coloring,
@@ -110,8 +114,8 @@ def plan_of(
         inputs=found.inputs,
         outputs=found.outputs,
         argnums=arguments.places,
-        chunk_size=found.chunk_size,
-        bytes_per_product=found.bytes_per_product,
+        chunk_size=max(1, BYTES_AT_ONCE // each),
+        bytes_per_product=each,
         key=found.key if given is None else "",
         facts=found.facts if given is None else {},
         user_pattern=given is not None,

@@ -21,7 +21,7 @@ from .._trees import flatten, from_vector
 from .arguments import Arguments, as_real
 from .captured import Captured
 from .leaf import Leaf, leaf
-from .trial import batches_well, rounding_of
+from .trial import Trial, rounding_of
 
 NO_BATCHING = "vmap was left: torch's batching rules give another result than single products"
 
@@ -56,8 +56,7 @@ def _graph_order(products: GraphProducts, known: bool | None) -> tuple[bool, Seq
     """Whether vmap over this graph can be believed (tried out, unless known), and the engines."""
     if known is None:
         loose = max((rounding_of(t.dtype) for t in (*products.outputs, *products.like)), default=0)
-        with torch.no_grad():
-            known = batches_well(lambda *v: products.one(v), products.outputs, loose)
+        known = Trial.of(products.one, products.outputs, loose).batches_well()
     return known, None if known else ("loop",)
 
 
@@ -67,8 +66,7 @@ class Replay:
     def __init__(
         self, captured: Captured, tensors: Sequence[Tensor], primals: Sequence[Tensor]
     ) -> None:
-        with torch.no_grad():
-            self._handed, values = captured.run_forward(tensors)
+        self._handed, values = captured.run_forward(tensors)
         self._captured = captured
         count = len(captured.outputs)
         self.outputs: Sequence[Tensor] = values[:count]
@@ -169,7 +167,7 @@ class Function:
         return forward_products(self._forward, self._flat, tuple(self.primals), self._state)
 
     def rev(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
-        cotangents = from_vector(seeds, self.outputs)
+        cotangents = _apart(seeds, self.outputs)
         if self._forward is not None:
             products = self._forward.products
             if len(seeds) > 1:
@@ -232,7 +230,7 @@ class Existing:
     def rev(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
         with torch.no_grad():
             _, order = _graph_order(self.products, None) if len(seeds) > 1 else (True, None)
-            batch = self.products.many(from_vector(seeds, self.outputs), chunk_size, order)
+            batch = self.products.many(_apart(seeds, self.outputs), chunk_size, order)
         return _joined(batch, self.reasons, len(seeds), self.primals)
 
     def fwd(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:

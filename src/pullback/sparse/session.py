@@ -18,6 +18,7 @@ from .plan import Plan
 from .planning import plan_of
 from .products import Function, Replay, Source
 from .state import Reading, TensorGuard
+from .state.facts import quoted
 from .study import Study, pattern_here, study, tensor_named
 
 
@@ -66,6 +67,7 @@ class Session:
             has_aux=self._has_aux,
             frozen=[n for n in frozen if n],
             detecting=not known,
+            known=given.key if given is not None else "",
         )
         found = self._study
         if given is None:
@@ -90,7 +92,7 @@ class Session:
                 raise _checks.fact_is_gone(caller, name)
             tensor = tensor_named(name, arguments, found.reading)
             if content_digest(tensor) != digest:
-                raise _checks.fact_changed(caller, f"`{name}` has another content")
+                raise _checks.fact_changed(caller, f"{quoted(name)} has another content")
         if plan.user_pattern or (plan.key and plan.key == found.key):
             return
         if found.detection is not None and found.captured is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,9 @@ import numpy as np
 import torch
 
 from .. import _checks
+from .._errors import RecordFormatError
 from .coloring import Coloring
+from .coloring.recover import sources
 from .leaf import Leaf
 from .pattern import SparsityPattern
 
@@ -19,6 +23,20 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 FORMAT = 1
+_DAMAGE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    RuntimeError,
+)
 _CALLER = "Plan.load"
 
 
@@ -53,20 +71,35 @@ def save(plan: Plan, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Plan:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            head = json.loads(archive["head"].tobytes().decode())
-            arrays = {name: archive[name] for name in archive.files if name != "head"}
-    except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise _checks.not_a_plan_file(_CALLER, str(path), _checks.first_line(error)) from None
+    with Path(path).open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise _checks.not_a_plan_file(_CALLER, str(path), "it is no zip archive of arrays")
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                head = json.loads(archive["head"].tobytes().decode())
+                arrays = {name: archive[name] for name in archive.files if name != "head"}
+        except _DAMAGE as error:
+            raise _checks.not_a_plan_file(_CALLER, str(path), _told(error)) from None
+    if not isinstance(head, dict):
+        raise _checks.not_a_plan_file(_CALLER, str(path), "its head is no table of names")
     if head.get("format") != FORMAT:
         raise _checks.plan_format(_CALLER, str(path), head.get("format"), FORMAT)
-    if head["torch"].partition("+")[0] != torch.__version__.partition("+")[0]:
-        raise _checks.plan_torch(_CALLER, str(path), head["torch"], torch.__version__)
     try:
+        made_with = str(head["torch"])
+        if made_with.partition("+")[0] != torch.__version__.partition("+")[0]:
+            raise _checks.plan_torch(_CALLER, str(path), made_with, torch.__version__)
         return _read(head, arrays)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise _checks.not_a_plan_file(_CALLER, str(path), _checks.first_line(error)) from None
+    except RecordFormatError:
+        raise
+    except _DAMAGE as error:
+        raise _checks.not_a_plan_file(_CALLER, str(path), _told(error)) from None
+
+
+def _told(error: Exception) -> str:
+    """The first line; never numpy's, which recommends to load pickles."""
+    text = _checks.first_line(error)
+    return "it holds pickled objects, which are never loaded" if "pickle" in text else text
 
 
 def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
@@ -81,24 +114,36 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
     _require(colors.shape == (lengths[head["kind"]],), "the coloring has another length")
     _require(colors.dtype == np.int64, "the colors are no int64")
     _require(bool(((colors >= -1) & (colors < count)).all()), "a color is out of range")
-    return Plan(
+    coloring = Coloring(
+        str(head["kind"]), str(head["order"]), shape, torch.from_numpy(colors.copy()), count
+    )
+    inputs = tuple(_leaf(entry) for entry in head["inputs"])
+    outputs = tuple(_leaf(entry) for entry in head["outputs"])
+    sizes = (sum(leaf.numel for leaf in outputs), sum(leaf.numel for leaf in inputs))
+    _require(sizes == shape, "its inputs and outputs are not of the shape of its matrix")
+    kinds = {"rev": ("rows",), "fwd": ("columns",), "mixed": ("bidirectional",)}
+    allowed = kinds.get(head["mode"], ("rows", "columns") if head["mode"] == "dense" else ())
+    _require(coloring.kind in allowed, f"mode {head['mode']!r} does not go with its coloring")
+    _require(head["chunk_size"] >= 1, "its chunk size is no positive number")
+    plan = Plan(
         pattern=pattern,
-        coloring=Coloring(
-            head["kind"], head["order"], shape, torch.from_numpy(colors.copy()), count
-        ),
+        coloring=coloring,
         mode=head["mode"],
         reason=head["reason"],
         notes=tuple(head["notes"]),
-        inputs=tuple(_leaf(entry) for entry in head["inputs"]),
-        outputs=tuple(_leaf(entry) for entry in head["outputs"]),
+        inputs=inputs,
+        outputs=outputs,
         argnums=tuple(head["argnums"]),
         chunk_size=int(head["chunk_size"]),
         bytes_per_product=int(head["bytes_per_product"]),
         key=head["key"],
         facts=dict(head["facts"]),
         user_pattern=bool(head["user_pattern"]),
-        torch_version=head["torch"],
+        torch_version=str(head["torch"]),
     )
+    if not plan.assembly.in_order:
+        sources(pattern, coloring)  # refuses a coloring that does not show every entry alone
+    return plan
 
 
 def _pattern(

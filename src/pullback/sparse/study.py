@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .. import _checks
 from .._adjoint import probe
-from .._engines import BYTES_AT_ONCE
 from .arguments import Arguments, in_layout
 from .backward_graph import backward_graph, content_digest, structure_key
 from .capture import capture
@@ -32,7 +31,8 @@ from .trial import perturbed
 class Study:
     """``captured`` is the graph that stands for the function, or None, and ``reason`` why not.
 
-    ``facts`` maps the names of tensors whose content was relied on to digests of it.
+    ``facts`` maps the names of tensors whose content was relied on to digests of it; ``opaque``
+    says why not even the backward could be recorded: then only products with unit cotangents count.
     """
 
     caller: str
@@ -47,6 +47,7 @@ class Study:
     key: str
     detection: Detection | None = None
     facts: dict[str, str] = field(default_factory=dict)
+    opaque: str = ""
 
     def tensors(self, arguments: Arguments, reading: Reading) -> list[Tensor]:
         """The inputs of the captured graph, cotangents left out."""
@@ -74,6 +75,8 @@ class Study:
 
         They must pair with the products v J at the sample and at a point near by.
         """
+        if self.opaque:
+            return self.opaque
         here = self.arguments
         with _no_trace(self.state, self.func):
             for primals in (here.primals, [perturbed(t) for t in here.primals]):
@@ -98,11 +101,8 @@ class Study:
     def bytes_per_product(self) -> int:
         if self.captured is not None:
             return max(1, self.captured.graph.bytes_per_product)
-        return sum(leaf.numel * leaf.dtype.itemsize for leaf in (*self.inputs, *self.outputs))
-
-    @property
-    def chunk_size(self) -> int:
-        return max(1, BYTES_AT_ONCE // max(1, self.bytes_per_product))
+        leaves = (*self.inputs, *self.outputs)
+        return max(1, sum(leaf.numel * leaf.dtype.itemsize for leaf in leaves))
 
     @property
     def inputs(self) -> tuple[Leaf, ...]:
@@ -134,8 +134,12 @@ def study(
     has_aux: bool = False,
     frozen: Sequence[str] = (),
     detecting: bool = True,
+    known: str = "",
 ) -> Study:
-    """Capture ``func`` at ``arguments`` and find its pattern; leaves no trace in what it owns."""
+    """Capture ``func`` at ``arguments`` and find its pattern; leaves no trace in what it owns.
+
+    A graph whose key is ``known`` has the pattern of an earlier study: it is not sought again.
+    """
     state = State.of(func, extra=arguments.objects)
     reading = state.read()
     named = _frozen_names(caller, frozen, reading, arguments)
@@ -168,7 +172,7 @@ def study(
         caller, func, arguments, has_aux, state, reading, captured, "", outputs,
         structure_key(captured.graph),
     )  # fmt: skip
-    if detecting:
+    if detecting and found.key != known:
         found.detection = detect(caller, captured.graph)
         found.detection.pattern._story = Story(
             caller, captured.graph, found.outputs, arguments.inputs
@@ -196,8 +200,9 @@ def _study_of_one_point(
     outputs = tuple(source.returned)
     reason = f"{reason}; {note}" if note else reason
     return Study(
-        caller, func, arguments, has_aux, state, reading, None, reason, outputs, key, pattern
-    )
+        caller, func, arguments, has_aux, state, reading, None, reason, outputs, key, pattern,
+        opaque=note,
+    )  # fmt: skip
 
 
 def _wider(whole: Detection, here: Detection) -> Detection:

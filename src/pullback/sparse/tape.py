@@ -77,6 +77,7 @@ class Taint:
 
 LITERAL = Taint()
 VARYING = Taint(varies=True)
+COTANGENT = Taint(varies=True, sources=frozenset({"cotangent"}))
 
 
 @dataclass(frozen=True)
@@ -283,6 +284,15 @@ class Tape(TorchDispatchMode):
             if name not in self.literals | self.written.keys() and _storage(constant) in targets:
                 with torch.no_grad():
                     self.written[name] = constant.detach().clone()
+
+
+def reads_of_cotangents(tape: Tape) -> str:
+    """How the backward looked at the values of its cotangent, in words, or nothing."""
+    for read in tape.reads + tape.shapes_from_data:
+        if COTANGENT.sources <= read.taint.sources:
+            at = f" at {read.where}" if read.where else ""
+            return f"its backward reads the values of its cotangent ({read.what}{at})"
+    return ""
 
 
 def _repeated(first: Any, *others: Any) -> Any:

@@ -5,9 +5,10 @@ Random numbers come from a generator of pullback's own: a user's stream of draws
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,57 +44,116 @@ def rounding_of(dtype: torch.dtype) -> float:
 
 
 def same(left: Tensor | None, right: Tensor | None, loose: float) -> bool:
-    """Equal up to ``loose``, relative to the largest entry; None counts as zeros."""
+    """Equal up to ``loose``, relative to the largest finite entry; None counts as zeros."""
     if left is None or right is None:
         other = right if left is None else left
         return other is None or not bool(other.any())
     left, right = left.detach(), right.detach()
     if left.shape != right.shape:
         return False
+    if not left.numel():
+        return True
+    if left.dtype.is_floating_point and left.dtype == right.dtype:
+        apart, scale = float((left - right).abs().max()), float(right.abs().max())
+        if math.isfinite(apart) and math.isfinite(scale):
+            return apart <= loose * scale
     finite = right[right.isfinite()]
-    scale = finite.abs().max().item() if finite.numel() else 0.0
+    scale = float(finite.abs().max()) if finite.numel() else 0.0
     return torch.allclose(
         left.to(right.dtype), right, rtol=loose, atol=loose * max(scale, 1e-30), equal_nan=True
     )
 
 
-def batches_well(pull: Callable[..., Sequence[Any]], like: Sequence[Tensor], loose: float) -> bool:
-    """Whether vmap over ``pull`` gives what its single calls give; True where vmap refuses.
+def _finite(tensor: Tensor) -> Tensor:
+    return torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0)
 
-    A batching rule of torch may be wrong (that of _cdist_backward is, in torch 2.13).
-    """
-    with torch.no_grad():
-        pairs = [weights(like), weights(like)]
-        singles = [pull(*v) for v in pairs]
+
+def _same_where_finite(left: Tensor, right: Tensor, loose: float) -> bool:
+    if same(left, right, loose):
+        return True
+    usable = left.isfinite() & right.isfinite()
+    return same(left[usable], right[usable], loose)
+
+
+Pull = Callable[[Sequence[Tensor]], Sequence[Tensor | None]]
+
+
+@dataclass
+class Trial:
+    """A map from cotangents to gradients, tried on two random sets of cotangents."""
+
+    pull: Pull
+    loose: float
+    first: list[Tensor]
+    second: list[Tensor]
+    of_first: Sequence[Tensor | None]
+    of_second: Sequence[Tensor | None]
+
+    @classmethod
+    def of(cls, pull: Pull, like: Sequence[Tensor], loose: float) -> Trial:
+        return cls.on(pull, (weights(like), weights(like)), loose)
+
+    @classmethod
+    def on(cls, pull: Pull, given: tuple[list[Tensor], list[Tensor]], loose: float) -> Trial:
+        """On these two sets of cotangents."""
+        with torch.no_grad():
+            return cls(pull, loose, *given, pull(given[0]), pull(given[1]))
+
+    def is_linear(self) -> bool:
+        """Whether 0 goes to 0, and ``2 v - 3 w`` to ``2 pull(v) - 3 pull(w)``, where finite."""
+        with torch.no_grad():
+            nothing = self.pull([torch.zeros_like(a) for a in self.first])
+            if any(n is not None and bool(_finite(n).any()) for n in nothing):
+                return False
+            mixed = self.pull([2 * a - 3 * b for a, b in zip(self.first, self.second, strict=True)])
+            opposite = self.pull([-a for a in self.first])
+            expected = [
+                None if a is None or b is None else 2 * a - 3 * b
+                for a, b in zip(self.of_first, self.of_second, strict=True)
+            ]
+            minus = [None if a is None else -a for a in self.of_first]
+            return self._agree(mixed, expected) and self._agree(opposite, minus)
+
+    def _agree(self, found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> bool:
+        """Up to rounding, also where sums cancel: measured by how far tiny changes of the
+        cotangents move the gradients."""
+        apart = [
+            k
+            for k, (f, e) in enumerate(zip(found, expected, strict=True))
+            if f is not None and e is not None and not _same_where_finite(f, e, self.loose)
+        ]
+        if not apart:
+            return True
+        tiny = 1e-4 * self.loose
+        moved = self.pull(
+            [a * (1 + tiny * w) for a, w in zip(self.first, weights(self.first), strict=True)]
+        )
+        for k in apart:
+            f, e, here, there = found[k], expected[k], self.of_first[k], moved[k]
+            if f is None or e is None or here is None or there is None:
+                return False
+            noise = 1e4 * float(_finite(here - there).abs().max())
+            if float(_finite(f - e).abs().max()) > 10 * noise:
+                return False
+        return True
+
+    def batches_well(self) -> bool:
+        """Whether vmap over the map gives what single calls give; True where vmap refuses.
+
+        A batching rule of torch may be wrong (that of _cdist_backward is, in torch 2.13).
+        """
+        pairs = zip(self.first, self.second, strict=True)
         try:
-            with warnings.catch_warnings():
+            with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 batch = torch.func.vmap(
-                    lambda *v: tuple(g for g in pull(*v) if g is not None), randomness="same"
-                )(*(torch.stack(v) for v in zip(*pairs, strict=True)))
+                    lambda *v: tuple(g for g in self.pull(v) if g is not None), randomness="same"
+                )(*(torch.stack(pair) for pair in pairs))
         except Exception:  # the ladder of engines meets the same refusal, and climbs down
             return True
-        live = [[g for g in single if g is not None] for single in singles]
+        singles = [[g for g in found if g is not None] for found in (self.of_first, self.of_second)]
         return all(
-            same(found[k], single[j], loose)
-            for k, single in enumerate(live)
+            same(found[k], single[j], self.loose)
+            for k, single in enumerate(singles)
             for j, found in enumerate(batch)
         )
-
-
-def is_linear(pull: Callable[..., Sequence[Any]], like: Sequence[Tensor], loose: float) -> bool:
-    """Whether ``pull`` maps 0 to 0 and ``2 v - 3 w`` to ``2 pull(v) - 3 pull(w)``, where finite."""
-    with torch.no_grad():
-        v, w = weights(like), weights(like)
-        mixed = pull(*(2 * a - 3 * b for a, b in zip(v, w, strict=True)))
-        nothing = pull(*(torch.zeros_like(a) for a in v))
-        for m, n, a, b in zip(mixed, nothing, pull(*v), pull(*w), strict=True):
-            if m is None:
-                continue
-            expected = 2 * a - 3 * b
-            usable = expected.isfinite() & m.isfinite()
-            if not same(m[usable], expected[usable], loose):
-                return False
-            if bool((n[n.isfinite()] != 0).any()):
-                return False
-    return True

@@ -22,8 +22,9 @@ from .arguments import (
     strides_of,
 )
 from .captured import Captured, NotCaptured
+from .detect import detect
 from .tape import Tape
-from .trial import batches_well, is_linear, perturbed, same, weights
+from .trial import Trial, perturbed, same, weights
 
 
 def try_out(
@@ -60,7 +61,8 @@ def _try_out_at(
     cut = len(captured.owned)
     primals = [in_layout(perturbed(t, step), strides_of(t)) for t in arguments.primals]
     inputs = [fresh(t) for t in tensors[:cut]] + primals + [fresh(t) for t in arguments.others]
-    given = weights(tensors[len(inputs) :])
+    like = tensors[len(inputs) :]
+    given = (weights(like), weights(like))
     devices = devices_of(tensors)
     with torch.random.fork_rng(devices=devices):
         leaves = [fresh(t).requires_grad_() for t in primals]
@@ -68,15 +70,16 @@ def _try_out_at(
             returned = arguments.call(func, leaves, fresh_others(arguments))
         returned = returned[0] if captured.aux is not None else returned
         outputs = [as_real(t) for t in pytree.tree_leaves(returned)]
-        truth = gradients(outputs, leaves, given, retain_graph=False)
+        truth = gradients(outputs, leaves, given[0], retain_graph=False)
     tape.restore()
     with torch.random.fork_rng(devices=devices), torch.no_grad():
-        handed, values = captured.run_forward(inputs)
-        found = captured.run_linear(handed, given)
-        pairs = [*zip(found, truth, strict=True), *zip(values, outputs, strict=False)]
         loose = captured.graph.rounding
+        handed, values = captured.run_forward(inputs)
+        trial = Trial.on(lambda v: captured.run_linear(handed, v), given, loose)
+        pairs = [*zip(trial.of_first, truth, strict=True), *zip(values, outputs, strict=False)]
         if not all(same(a, b, loose) for a, b in pairs):
             raise NotCaptured("its replay at another point differs from the function itself")
-        if not is_linear(lambda *v: captured.run_linear(handed, v), given, loose):
+        if not trial.is_linear():
+            detect(caller, captured.graph)  # names the operator, where a rule knows it
             raise _checks.nonlinear_backward(caller)
-        captured.batches = batches_well(lambda *v: captured.run_linear(handed, v), given, loose)
+        captured.batches = trial.batches_well()

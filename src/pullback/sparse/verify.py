@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -103,8 +104,10 @@ def _differs(found: Tensor, truth: Tensor, values: Tensor, v: Tensor, plan: Plan
     """A column in which the two products differ by more than rounding, or None."""
     size = _weighted(plan, values.abs(), v.abs()) + truth.abs()
     loose = 1e-7 if values.dtype == torch.float64 else 1e-3
-    apart = ~((found - truth).abs() <= loose * size + 1e-12 * size.max())
-    apart &= ~(found.isnan() & truth.isnan())
+    finite = size[size.isfinite()]
+    floor = 1e-12 * finite.max() if finite.numel() else 0.0
+    apart = ~((found - truth).abs() <= loose * size + floor)
+    apart &= ~(found.isnan() & truth.isnan()) & (found != truth)
     places = apart.nonzero()
     return int(places[0]) if len(places) else None
 
@@ -122,13 +125,20 @@ def _blame(caller: str, source: Function, plan: Plan, values: Tensor, column: in
         v = torch.zeros_like(mine)
         v[low:middle] = weights([v[low:middle]])[0]
         truth = source.rev(v[None])[0].to(v.dtype)[column]
-        apart = abs(float(truth - v @ mine))
-        if not apart <= 1e-6 * (float(abs(truth)) + float(v @ mine.abs())):
+        if _apart(float(truth), float(v @ mine), float(v.abs() @ mine.abs())):
             high = middle
         else:
             low = middle
     v = torch.zeros_like(mine)
     v[low] = 1
     here_truth = float(source.rev(v[None])[0][column])
+    if not _apart(here_truth, float(mine[low]), 0.0):
+        raise _checks.plan_is_wrong_in_column(caller, column)
     there = bool((row_of[here] == low).any())
     raise _checks.plan_is_wrong(caller, (low, column), here_truth, float(mine[low]), there)
+
+
+def _apart(truth: float, found: float, size: float) -> bool:
+    if math.isnan(truth) or math.isnan(found):
+        return math.isnan(truth) != math.isnan(found)
+    return truth != found and not abs(truth - found) <= 1e-6 * (abs(truth) + abs(found) + size)

@@ -79,6 +79,7 @@ VARYING = {
         [(3, 3)],
         normal(3),
     ),
+    "polar": (lambda v, a: torch.view_as_real(torch.polar(v, a)), [(2, 3)], normal(3)),
     "xlogy": (lambda v, a: torch.xlogy(v, a.abs()), [(2, 3)], normal(3)),
     "xlog1py": (lambda v, a: torch.special.xlog1py(v, a.abs()), [(2, 3)], normal(3)),
 }

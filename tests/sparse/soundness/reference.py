@@ -89,7 +89,9 @@ def assert_right(
     found = jac(*args)
     found = whole(found[0] if has_aux else found)
     assert_close(found.to(expected.dtype), expected, rtol=close, atol=close)
-    assert torch.equal(torch.get_rng_state(), after), "the generator is not where one forward left it"
+    assert torch.equal(torch.get_rng_state(), after), (
+        "the generator is not where one forward left it"
+    )
 
 
 def assert_right_everywhere(

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 import pullback as pb
 
-from .reference import CSR, assert_right_everywhere
+from .reference import CSR, assert_right_everywhere, matrix_of, whole
 
 
 def with_backward(rule: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -37,7 +38,6 @@ def nested(g: Tensor, x: Tensor) -> Tensor:
         return torch.autograd.grad(w.exp().sum(), w)[0]
 
 
-# With the name of the operator that the refusal gives, or None where only numbers tell.
 BENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "clamp": lambda g, x: g.clamp(-1, 1),
     "normalised": lambda g, x: g / (g.norm() + 1e-3),
@@ -54,14 +54,17 @@ BENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "addcmul": lambda g, x: torch.addcmul(x, g, x),
     "truncated": lambda g, x: (7 * g).long().to(g.dtype),
     "softmax": lambda g, x: g.softmax(0),
-    "sorted": lambda g, x: g.sort().values,
-    "running maximum": lambda g, x: g.cummax(0).values,
     "cosine": lambda g, x: g.cos(),
     "cumulative product": lambda g, x: g.cumprod(0),
     "rounded": lambda g, x: (3 * g).round(),
+}
+# Linear as long as the cotangent stays where it is.
+PIECEWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sorted": lambda g, x: g.sort().values,
+    "running maximum": lambda g, x: g.cummax(0).values,
     "branch": lambda g, x: 2 * g if float(g.detach().abs().sum()) > 2.5 else g,
 }
-DETERMINED = pytest.mark.parametrize("rule", BENT.values(), ids=BENT.keys())
+every_bend = pytest.mark.parametrize("rule", BENT.values(), ids=BENT.keys())
 
 
 def refused(call: Callable[[], object]) -> None:
@@ -69,12 +72,20 @@ def refused(call: Callable[[], object]) -> None:
         call()
 
 
+def refused_or_right(call: Callable[[], object], func: Callable[..., Any], x: Tensor) -> None:
+    try:
+        found = whole(call())
+    except pb.UnsupportedError:
+        return
+    assert_close(found, matrix_of(func, x))
+
+
 def structured(h: Tensor) -> Tensor:
     """Sums and products around the bend, so that seeds of several rows meet in it."""
     return torch.cat([(h * h.roll(1)) * 3, h[:2] ** 2])
 
 
-@DETERMINED
+@every_bend
 @pytest.mark.parametrize("place", ["custom function", "hook"])
 @pytest.mark.parametrize("reading", [False, True], ids=["captured", "eager"])
 def test_a_bent_backward_is_refused(
@@ -92,12 +103,27 @@ def test_a_bent_backward_is_refused(
         return structured(h)
 
     x = torch.rand(4) + 0.5
-    for _ in range(2):
-        refused(lambda: pb.plan_jacobian(func, x))
-        refused(lambda: pb.jacobian(func, layout=CSR)(x))
     y = x.clone().requires_grad_()
     out = func(y)
+    refused(lambda: pb.jacobian(func, layout=CSR)(x))
     refused(lambda: pb.jacobian_of(out, y))
+
+
+@pytest.mark.parametrize("rule", PIECEWISE.values(), ids=PIECEWISE.keys())
+def test_a_piecewise_linear_backward_is_refused_or_taken_row_by_row(
+    rule: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """A trial with random numbers may stay within one piece; what comes out is never wrong."""
+    bent = with_backward(rule)
+
+    def func(x: Tensor) -> Tensor:
+        return structured(bent(x))
+
+    for x in (torch.rand(4), torch.rand(4) + 0.5):
+        y = x.clone().requires_grad_()
+        refused_or_right(lambda x=x: pb.jacobian(func, layout=CSR)(x), func, x)
+        refused_or_right(lambda x=x: pb.jacobian(func)(x), func, x)
+        refused_or_right(lambda y=y: pb.jacobian_of(func(y), y), func, x)
 
 
 def test_the_refusal_names_the_operator_and_says_what_to_do() -> None:
@@ -105,7 +131,9 @@ def test_the_refusal_names_the_operator_and_says_what_to_do() -> None:
         pb.plan_jacobian(with_backward(BENT["clamp"]), torch.rand(4))
     text = str(caught.value)
     assert text.startswith("plan_jacobian: the backward is not linear in its cotangent at clamp")
-    assert text.endswith("ask torch.func.jacrev, which applies it to one unit cotangent after the other.")
+    assert text.endswith(
+        "ask torch.func.jacrev, which applies it to one unit cotangent after the other."
+    )
 
 
 def test_a_straight_backward_in_odd_clothes_is_not_refused() -> None:
@@ -119,13 +147,15 @@ def test_a_straight_backward_in_odd_clothes_is_not_refused() -> None:
         lambda g, x: g.float().double(),
         lambda g, x: torch.zeros_like(g),
         lambda g, x: g.new_zeros(4).index_add(0, torch.tensor([0, 0, 2, 3]), g),
-        lambda g, x: (g @ torch.outer(x, x)),
+        lambda g, x: g @ torch.outer(x, x),
         lambda g, x: torch.fft.irfft(torch.fft.rfft(g), n=4),
     ]
     for k, rule in enumerate(straight):
         bent = with_backward(rule)
         close = 1e-6 if k == 6 else 1e-8
-        assert_right_everywhere(lambda x, bent=bent: structured(bent(x)), torch.rand(4), close=close)
+        assert_right_everywhere(
+            lambda x, bent=bent: structured(bent(x)), torch.rand(4), close=close
+        )
 
 
 def test_a_hook_that_scales() -> None:

@@ -42,9 +42,7 @@ def test_one_tensor_passed_twice_stays_two_inputs() -> None:
         assert_right_everywhere(lambda a, b: a**2 * b.roll(1), x, x, argnums=argnums)
         jac = pb.jacobian(lambda a, b: a**2 * b.roll(1), argnums=argnums, layout=CSR)
         assert_right(jac, lambda a, b: a**2 * b.roll(1), x, x, argnums=argnums)
-        assert_right(
-            jac, lambda a, b: a**2 * b.roll(1), x, torch.rand(4), argnums=argnums
-        )
+        assert_right(jac, lambda a, b: a**2 * b.roll(1), x, torch.rand(4), argnums=argnums)
 
 
 def test_views_of_one_tensor_as_two_arguments() -> None:

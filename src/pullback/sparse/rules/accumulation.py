@@ -135,11 +135,9 @@ def _index_put(step: Step) -> Result:
 
 
 def _indices(step: Step) -> tuple[Any, ...]:
-    found = []
-    for entry in step["indices"]:
-        data = None if entry is None else step.data(entry)
-        found.append(slice(None) if data is None else data.cpu())
-    return tuple(found)
+    given = [None if entry is None else step.data(entry) for entry in step["indices"]]
+    masks = [i.bool() if i is not None and i.dtype == torch.uint8 else i for i in given]
+    return tuple(slice(None) if i is None else i.cpu() for i in masks)
 
 
 def _put_anywhere(step: Step) -> Dependence:
