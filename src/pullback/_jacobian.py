@@ -20,6 +20,7 @@ from .sparse.leaf import leaf
 from .sparse.plan import Plan
 from .sparse.products import Existing, Function
 from .sparse.session import Session
+from .sparse.state.facts import torch_modes
 from .sparse.study import pattern_here
 from .sparse.trial import rounding_of, same
 
@@ -93,7 +94,8 @@ class Jacobian:
         if self._given is not None:
             _checks.plan_argnums("jacobian", self._given.argnums, arguments.places)
             _checks.plan_leaves("jacobian", "input", self._given.inputs, arguments.inputs)
-        key = arguments.signature
+        # The modes are facts of a capture: one for each spares a new one at every switch.
+        key = (arguments.signature, torch_modes())
         if key not in self._sessions:
             self._sessions[key] = Session(
                 "jacobian", self._func, arguments, self._has_aux, self._given, self._trust

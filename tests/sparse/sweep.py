@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 
 from pullback.sparse.arguments import Arguments, arguments_for, as_real
 from pullback.sparse.capture import NotCaptured, capture
-from pullback.sparse.detect import detect
+from pullback.sparse.detect import RULE_FAILED, detect
 from pullback.sparse.state import State
 
 BASELINE = Path(__file__).with_name("tightness.json")
@@ -196,6 +196,9 @@ def examine(sample: Sample, outcome: Outcome) -> None:
     outcome.detected += 1
     claimed = np.asarray(detection.pattern.to_scipy().todense()).astype(bool)
     outcome.pessimistic |= detection.pessimistic
+    for name, reason in detection.pessimistic.items():
+        if reason.startswith(RULE_FAILED):
+            raise RuntimeError(f"{name}: {reason}")
     shown = np.zeros_like(claimed)
     for place, primals in enumerate(points_of(arguments.primals)):
         if place and not everywhere:

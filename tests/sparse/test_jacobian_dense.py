@@ -170,17 +170,7 @@ def test_it_runs_what_vmap_refuses(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(
-            n,
-            marks=[
-                pytest.mark.xfail(strict=True, reason="NumPy in a backward: taken as not linear")
-            ]
-            if "Function" in n
-            else [],
-        )
-        for n in STUBBORN
-    ],
+    STUBBORN,
 )
 @pytest.mark.parametrize("layout", [torch.sparse_csr, "scipy"])
 def test_so_do_the_sparse_layouts(name: str, layout: Any) -> None:

@@ -172,7 +172,6 @@ def test_out_of_another_pattern_with_as_many_entries_is_never_filled_wrongly(lay
     torch.testing.assert_close(as_dense(found), torch.func.jacrev(func)(X))
 
 
-@pytest.mark.xfail(strict=True, reason="formats are not compared")
 def test_out_of_another_scipy_format_is_never_filled_wrongly() -> None:
     func = lambda x: x.roll(1) * x.roll(-1) ** 2 * x  # noqa: E731
     jac = pb.jacobian(func, layout="scipy")

@@ -111,11 +111,20 @@ class Arguments:
     def signature(self) -> tuple[Any, ...]:
         """Shapes, strides, dtypes and devices, and where they stand: what one capture is for."""
         tensors = tuple(
-            (k, tuple(leaf.shape), strides_of(leaf), leaf.dtype, leaf.device, leaf.is_conj())
+            (
+                k,
+                type(leaf),
+                tuple(leaf.shape),
+                strides_of(leaf),
+                leaf.dtype,
+                leaf.device,
+                *_flags(leaf),
+            )
             for k, leaf in enumerate(self.leaves)
             if isinstance(leaf, Tensor)
         )
-        return (self.structure.paths, self.primal_at, tensors)
+        wanted = tuple(t.requires_grad for t in self.others)
+        return (self.structure.paths, self.primal_at, tensors, wanted)
 
 
 def arguments_for(
@@ -169,6 +178,10 @@ def _parameter_names(func: Callable[..., Any] | None, count: int) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     named = [p.name for p in parameters if p.kind in kinds][:count]
     return named + plain[len(named) :]
+
+
+def _flags(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_conj(), tensor.is_neg()
 
 
 def _bits(value: Any) -> Any:

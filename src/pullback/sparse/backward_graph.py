@@ -45,14 +45,16 @@ def backward_graph(
     for k, cotangent in enumerate(cotangents):
         tape.input(cotangent, f"cotangent_{k}", COTANGENT)
     try:
-        with tape.recording():
+        with tape.recording(), tape.intercepting_backward(outputs):
             found = gradients(outputs, inputs, cotangents)
     finally:
         tape.restore()
     if reason := reads_of_cotangents(tape):
         raise NotCaptured(reason)
-    for reason in tape.draws.problems:
+    for reason in (*tape.problems, *tape.draws.problems):
         raise NotCaptured(reason)
+    if not tape.saw(found):
+        raise NotCaptured("its gradients come from out of the tape's sight")
     raw = tape.module([None if g is None else tape.node_of(g) for g in found])
     raw.graph.eliminate_dead_code(is_impure_node=is_needed)
     found_graph, saved = _pure(raw, tape, like, cotangents)

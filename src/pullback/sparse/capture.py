@@ -43,7 +43,7 @@ def capture(
         tape = Tape()
         try:
             recorded = _record(caller, func, arguments, has_aux, tape)
-        except PullbackError:
+        except (PullbackError, NotCaptured):
             raise
         except Exception as error:
             # The user's own error comes again from the function alone; else the tape caused it.
@@ -116,9 +116,12 @@ def _record(
         live = [(t, v) for t, v in zip(outputs, cotangents, strict=True) if t.requires_grad]
         found: tuple[Tensor | None, ...] = (None,) * len(primals)
         if live:
-            found = gradients(
-                [t for t, _ in live], primals, [v for _, v in live], retain_graph=False
-            )
+            with tape.intercepting_backward(outputs):
+                found = gradients(
+                    [t for t, _ in live], primals, [v for _, v in live], retain_graph=False
+                )
+    if not tape.saw(found):
+        raise NotCaptured("its gradients come from out of the tape's sight")
     tensors = [leaf for leaf in aux_leaves if isinstance(leaf, Tensor)]
     module = tape.module(
         [None if g is None else tape.node_of(g) for g in found]

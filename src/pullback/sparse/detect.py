@@ -10,11 +10,14 @@ import numpy as np
 from torch import fx
 
 from .. import _checks
+from .._errors import PullbackError
 from .dependence import Dependence, common_table, everything, grouped, identity, nothing
 from .graph import Meta, PullbackGraph, packet_name
 from .pattern import SparsityPattern
 from .rules import RULES, Step
 from .rules.base import Declined
+
+RULE_FAILED = "its rule failed"
 
 
 @dataclass
@@ -84,9 +87,22 @@ def through(
             return found
         except Declined as reason:
             pessimistic[name] = f"{reason}"
+        except PullbackError:
+            raise
+        except Exception as error:  # a wrong pattern is worse than a dense one
+            pessimistic[name] = f"{RULE_FAILED}: {_checks.first_line(error)}"
     else:
         pessimistic[name] = "it has no rule"
+        _refuse_integers(caller, step)
     return dense(step)
+
+
+def _refuse_integers(caller: str, step: Step) -> None:
+    """An integer or a truth value made of a cotangent is not linear in it."""
+    whole = [m for m in step.outs if m is not None and not _checks.can_carry_gradients(m.dtype)]
+    if len(whole) == len(step.outs) and whole and not step.graph.formula_of(step.node):
+        line = step.graph.line_of(step.node)
+        raise _checks.nonlinear_backward(caller, packet_name(step.node), line)
 
 
 def dense(step: Step) -> Dependence | list[Dependence | None]:

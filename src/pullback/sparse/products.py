@@ -154,6 +154,14 @@ class Function:
     def products(self) -> GraphProducts | None:
         return None if self._forward is None else self._forward.products
 
+    @property
+    def forward_refusal(self) -> str:
+        """Why there are no products J t here, or nothing."""
+        if self._forward is None:
+            return ""
+        engine, _, reasons = self._down
+        return "; ".join(reasons) if engine == "none" else ""
+
     def goes_forward(self) -> bool:
         """Whether products J t of the backward's J are to be had by the double VJP."""
         if self._forward is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from .. import _checks, _torch
 from .._trees import Structure
 from .arguments import Arguments
 from .backward_graph import content_digest
+from .choice import choose
 from .evaluate import values_of
 from .plan import Plan
 from .planning import plan_of
@@ -48,6 +50,7 @@ class Session:
         self._caller, self._func, self._has_aux = caller, func, has_aux
         self._given, self._trust = given, trust_indices
         self._batches: bool | None = None
+        self._rows: Plan | None = None
         self.engine = ""
         self.reasons: tuple[str, ...] = ()
         self._prepare(arguments)
@@ -161,11 +164,22 @@ class Session:
         plan = self.plan
         if self._study.captured is None and not plan.user_pattern:
             plan = self._plan_here(source, arguments)
+        if plan.coloring.split.columns and (refusal := source.forward_refusal):
+            plan = self._along_rows(plan, refusal)
         values = self._values(plan, source, chunk_size, "function")
         self._batches = source.batches
         if not torch.is_grad_enabled() and _torch.running_transform() is None:
             values = values.detach()
         return Outcome(values, plan, source.out, source.aux)
+
+    def _along_rows(self, plan: Plan, refusal: str) -> Plan:
+        """The plan with VJPs alone, where the function itself has no JVPs."""
+        if self._rows is None or self._rows.pattern is not plan.pattern:
+            choice = choose(plan.pattern, "auto", forward=refusal)
+            self._rows = replace(
+                plan, coloring=choice.coloring, mode=choice.mode, reason=choice.reason
+            )
+        return self._rows
 
     def _plan_here(self, source: Function, arguments: Arguments) -> Plan:
         """The plan if it holds for the backward of this very point, else one for it alone."""

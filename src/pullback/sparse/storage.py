@@ -114,6 +114,11 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
     _require(colors.shape == (lengths[head["kind"]],), "the coloring has another length")
     _require(colors.dtype == np.int64, "the colors are no int64")
     _require(bool(((colors >= -1) & (colors < count)).all()), "a color is out of range")
+    if head["kind"] == "bidirectional":
+        by_columns, rows = colors[shape[0] :], int(colors[: shape[0]].max(initial=-1)) + 1
+        _require(
+            bool(((by_columns < 0) | (by_columns >= rows)).all()), "a column has a row's color"
+        )
     coloring = Coloring(
         str(head["kind"]), str(head["order"]), shape, torch.from_numpy(colors.copy()), count
     )

@@ -111,6 +111,7 @@ class Tape(TorchDispatchMode):
         self._taints: dict[int, Taint] = {}
         self._lines: dict[int, str] = {}
         self._quiet = self._off = False
+        self._interceptor = _Interceptor(self)
 
     def input(self, tensor: Tensor, name: str, taint: Taint = VARYING) -> fx.Node:
         node = self.graph.placeholder(name)
@@ -123,6 +124,10 @@ class Tape(TorchDispatchMode):
         node: fx.Node | None = self._nodes.get(tensor)
         return node if node is not None else self._constant(tensor)
 
+    def saw(self, tensors: Sequence[Tensor | None]) -> bool:
+        """Whether the tape recorded how each of these tensors was made."""
+        return all(t is None or self._nodes.get(t) is not None for t in tensors)
+
     def taint_of(self, tensor: Tensor) -> Taint:
         if self._nodes.get(tensor) is None:
             self._constant(tensor)
@@ -130,8 +135,32 @@ class Tape(TorchDispatchMode):
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        with self.draws.watched(), _Interceptor(self), self:
+        with self.draws.watched(), self._interceptor, self:
             yield
+
+    @contextmanager
+    def intercepting_backward(self, outputs: Sequence[Tensor]) -> Iterator[None]:
+        """Notes silent reads in Python-written backwards as well.
+
+        torch takes a function mode off while it runs ``torch.autograd.grad`` for it; the first node
+        to run puts it on again.
+        """
+        entered: list[_Interceptor] = []
+
+        def enter(*_: object) -> None:
+            if not entered:
+                entered.append(self._interceptor)
+                self._interceptor.__enter__()
+
+        roots = {t.grad_fn for t in outputs if t.grad_fn is not None}
+        handles = [root.register_prehook(enter) for root in roots]
+        try:
+            yield
+        finally:
+            for mode in entered:
+                mode.__exit__(None, None, None)
+            for handle in handles:
+                handle.remove()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -170,7 +199,13 @@ class Tape(TorchDispatchMode):
         self.root.register_buffer(name, tensor, persistent=False)
         node = self.graph.get_attr(name)
         self._nodes[tensor] = node
-        self._taints[_storage(tensor)] = LITERAL if literal else Taint(sources=frozenset({name}))
+        place = _storage(tensor)
+        if literal:
+            self._taints[place] = LITERAL
+        else:
+            # Autograd hands some tensors on as new objects on the same memory.
+            alias = self._taints.get(place, LITERAL)
+            self._taints[place] = alias | Taint(sources=frozenset({name}))
         return node
 
     def __torch_dispatch__(

@@ -102,7 +102,9 @@ def test_unsafe_masked_index(guarded: list[int]) -> None:
 
     def others() -> list[Tensor]:
         varied = [torch.rand(2, 4) > 0.5, torch.randint(3, (4,))]
-        return [f if k in guarded else o for k, (f, o) in enumerate(zip(fixed, varied, strict=True))]
+        return [
+            f if k in guarded else o for k, (f, o) in enumerate(zip(fixed, varied, strict=True))
+        ]
 
     check(
         lambda v, m, i: aten._unsafe_masked_index(v, m, [None, i], 0),

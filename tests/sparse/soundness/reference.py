@@ -108,9 +108,9 @@ def assert_right_everywhere(
         pb.jacobian(func, plan=plan, **options),
         pb.jacobian(func, layout=CSR, **options),
     ):
-        for here in (args, tuple(map(moved, args))):
-            for grad in (True, False):
-                with torch.set_grad_enabled(grad):
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad):
+                for here in (args, tuple(map(moved, args))):
                     assert_right(jac, func, *here, **options, close=close)
 
 

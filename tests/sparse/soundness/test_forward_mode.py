@@ -47,6 +47,28 @@ class Doubling(torch.autograd.Function):
         return 2 * g
 
 
+class WrongTwice(torch.autograd.Function):
+    """Doubles; its derivative, which a double VJP would ask for, says five times."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor) -> Tensor:
+        return 2 * g
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return 5 * g
+
+
+class HidingIt(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return WrongTwice.apply(g)
+
+
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "wrong jvp": lambda x: torch.cat([WrongJvp.apply(x), WrongJvp.apply(x).roll(1) * x]),
     "doubling": lambda x: torch.cat([Doubling.apply(x) ** 2, x.roll(1) * x, x]),
@@ -59,6 +81,10 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "cholesky": lambda x: torch.linalg.cholesky(torch.diag(x + 3) + 0.1) * x[0],
     "detached": lambda x: torch.cat([x.detach() * x, x**2]),
     "no graph beside": lambda x: torch.cat([x**2, torch.ones(4), x.roll(1) * x]),
+    "wrong double backward": lambda x: torch.cat([HidingIt.apply(x), x**2, x.roll(1) * x]),
+    "wrong double backward, reading": lambda x: torch.cat(
+        [HidingIt.apply(x) * float(x.detach().sum()), x**2, x.roll(1) * x]
+    ),
     "custom of a custom": lambda x: torch.cat([Doubling.apply(WrongJvp.apply(x)), x, x]),
 }
 
@@ -74,8 +100,8 @@ def test_every_mode_gives_the_same_matrix(func: Callable[[Tensor], Tensor]) -> N
                 raise
             continue
         jac = pb.jacobian(func, plan=plan)
-        for point in (x, torch.rand(4) + 0.3):
-            for grad in (True, False):
+        for grad in (True, False):
+            for point in (x, torch.rand(4) + 0.3):
                 for asks in (False, True):
                     with torch.set_grad_enabled(grad):
                         assert_right(jac, func, point.clone().requires_grad_(asks))

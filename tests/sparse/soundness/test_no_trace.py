@@ -266,6 +266,7 @@ def test_deterministic_and_anomaly_modes() -> None:
     assert_right(jac, func, torch.rand(4))
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")
 def test_functions_that_cannot_be_freed_of_writes_still_work() -> None:
     sparse = torch.eye(4).to_sparse()
     functions: list[Callable[[Tensor], Tensor]] = [

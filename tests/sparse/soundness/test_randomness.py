@@ -65,9 +65,9 @@ DRAWS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("func", DRAWS.values(), ids=DRAWS.keys())
 def test_the_draw_of_the_forward_is_the_one_that_counts(func: Callable[[Tensor], Tensor]) -> None:
-    for seed, (grad, asks) in enumerate(itertools.product((True, False), (False, True))):
-        own = pb.jacobian(func, layout=CSR)
-        given = pb.jacobian(func, plan=pb.plan_jacobian(func, torch.rand(4) + 0.5))
+    plan = pb.plan_jacobian(func, torch.rand(4) + 0.5)
+    for seed, (grad, asks) in enumerate(((True, False), (True, True), (False, True))):
+        own, given = pb.jacobian(func, layout=CSR), pb.jacobian(func, plan=plan)
         dense = pb.jacobian(func)
         with torch.set_grad_enabled(grad):
             for jac in (own, own, given, given, dense):

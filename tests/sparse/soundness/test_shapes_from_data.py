@@ -71,7 +71,7 @@ def test_one_plan_at_points_with_other_masks(func: Callable[[Tensor], Tensor]) -
         own = pb.jacobian(func, layout=CSR)
         given = pb.jacobian(func, plan=pb.plan_jacobian(func, torch.tensor(first)))
         for k, point in enumerate(POINTS):
-            with torch.set_grad_enabled(k % 2 == 0):
+            with torch.set_grad_enabled(k < 4):
                 assert_right(own, func, torch.tensor(point))
                 assert_right(given, func, torch.tensor(point))
 
@@ -80,7 +80,7 @@ CHANGING: dict[str, Callable[[Tensor], Tensor]] = {
     "mask": lambda x: x[x > 0] ** 2,
     "nonzero": lambda x: x[x.nonzero().squeeze(1)] ** 2,
     "masked_select": lambda x: torch.masked_select(x * x.roll(1), x > 0),
-    "unique": lambda x: torch.unique(x) ** 2,
+    "unique": lambda x: torch.unique(x.detach()) * x.sum(),
     "slice": lambda x: x[: int((x > 0).sum())] ** 2,
     "split": lambda x: torch.split(x**2, [int((x > 0).sum()), 4 - int((x > 0).sum())])[0],
 }

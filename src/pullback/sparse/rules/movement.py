@@ -125,7 +125,7 @@ def _numbered(
         kwargs["device"] = torch.device("cpu")
     result = _run(step.node.target, args, kwargs)
     results: Sequence[Tensor] = [result] if isinstance(result, Tensor) else list(result)
-    return [r.numpy().astype(np.int64) for r in results]
+    return [r.numpy().astype(np.int64, copy=False) for r in results]
 
 
 def _run(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

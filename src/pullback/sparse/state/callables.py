@@ -172,7 +172,8 @@ def _visit_method(walk: Walk, place: Place, method: MethodType) -> None:
 
 
 def _visit_builtin(walk: Walk, place: Place, function: Any) -> None:
-    owner, module, name = function.__self__, function.__module__, function.__name__
+    owner, name = function.__self__, function.__name__
+    module = getattr(function, "__module__", None)
     walk.fact(place, "builtin", (module, function.__qualname__), f"the function {name}")
     reason = why_unforeseeable(str(module or ""), name)
     if name in COMPUTED_NAMES:
