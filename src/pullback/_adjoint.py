@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from . import _torch
 
@@ -16,13 +17,18 @@ STRICT_PROBES = 4
 
 def python_nodes(outputs: Sequence[Tensor]) -> set[str]:
     """The names of the nodes behind ``outputs`` whose backward is written in Python."""
-    found: set[str] = set()
+    return {_torch.node_name(node) for node in python_written(outputs)}
+
+
+def python_written(outputs: Sequence[Tensor]) -> list[Node]:
+    """The nodes behind ``outputs`` whose backward is written in Python."""
+    found: list[Node] = []
     stack = [output.grad_fn for output in outputs if output.grad_fn is not None]
     seen = set(stack)
     while stack:
         node = stack.pop()
         if _torch.custom_function(node) is not None:
-            found.add(_torch.node_name(node))
+            found.append(node)
         below = {child for child, _ in node.next_functions if child is not None} - seen
         seen |= below
         stack.extend(below)

@@ -21,7 +21,8 @@ from .._engines import Source, gradients
 from .captured import NotCaptured
 from .detect import detect
 from .graph import Input, Meta, PullbackGraph, drop_detaches, is_needed, packet_name
-from .tape import COTANGENT, Tape, reads_of_cotangents
+from .reads import COTANGENT
+from .tape import Tape, reads_of_cotangents
 from .trial import Trial, weights
 
 
@@ -45,7 +46,7 @@ def backward_graph(
     for k, cotangent in enumerate(cotangents):
         tape.input(cotangent, f"cotangent_{k}", COTANGENT)
     try:
-        with tape.recording(), tape.intercepting_backward(outputs):
+        with tape.recording():
             found = gradients(outputs, inputs, cotangents)
     finally:
         tape.restore()

@@ -23,8 +23,9 @@ from .captured import Captured, NotCaptured, Recorded
 from .functional import functional
 from .graph import Meta, is_needed, split
 from .owners import Owners, what_a_replay_would_miss
+from .reads import COTANGENT, VARYING, Taint
 from .state import State
-from .tape import COTANGENT, VARYING, Taint, Tape, reads_of_cotangents
+from .tape import Tape, reads_of_cotangents
 from .trial import weights
 from .tryout import try_out
 
@@ -116,10 +117,9 @@ def _record(
         live = [(t, v) for t, v in zip(outputs, cotangents, strict=True) if t.requires_grad]
         found: tuple[Tensor | None, ...] = (None,) * len(primals)
         if live:
-            with tape.intercepting_backward(outputs):
-                found = gradients(
-                    [t for t, _ in live], primals, [v for _, v in live], retain_graph=False
-                )
+            found = gradients(
+                [t for t, _ in live], primals, [v for _, v in live], retain_graph=False
+            )
     if not tape.saw(found):
         raise NotCaptured("its gradients come from out of the tape's sight")
     tensors = [leaf for leaf in aux_leaves if isinstance(leaf, Tensor)]

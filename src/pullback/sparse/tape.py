@@ -11,32 +11,19 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _torch
 from .draws import Draws
+from .reads import COTANGENT, LITERAL, VARYING, Interceptor, Read, Taint
 
-# Reads of a tensor's data that reach no ATen operator.
-_SILENT_READS: dict[Any, str] = {
-    Tensor.numpy: ".numpy()",
-    Tensor.tolist: ".tolist()",
-    Tensor.__array__: "numpy.asarray()",
-    Tensor.data_ptr: ".data_ptr()",
-    Tensor.untyped_storage: ".untyped_storage()",
-    Tensor.__dlpack__: ".__dlpack__()",
-}
-_FROM_OUTSIDE = (torch.from_numpy, torch.as_tensor, torch.asarray, torch.frombuffer, torch.tensor)
-_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
-_PRINTING = (Tensor.__repr__, Tensor.__format__)
 # These move the running statistics although their schemas declare no write.
 _HIDDEN_WRITES = {
     "native_batch_norm": (3, 4),
@@ -57,36 +44,6 @@ _PLAIN = (
 )
 # The key in a node's ``meta`` that torch carries over when a graph is traced again.
 NOTE = "custom"
-
-
-@dataclass(frozen=True)
-class Taint:
-    """What a tensor's data follows from: ``varies`` with an argument or a draw; and ``sources``,
-    the names of the constants that it was made of."""
-
-    varies: bool = False
-    sources: frozenset[str] = frozenset()
-
-    def __or__(self, other: Taint) -> Taint:
-        if self is other or other is LITERAL:
-            return self
-        if self is LITERAL:
-            return other
-        return Taint(self.varies or other.varies, self.sources | other.sources)
-
-
-LITERAL = Taint()
-VARYING = Taint(varies=True)
-COTANGENT = Taint(varies=True, sources=frozenset({"cotangent"}))
-
-
-@dataclass(frozen=True)
-class Read:
-    """Data that left the tensors: ``what`` was called on it, and where."""
-
-    what: str
-    where: str
-    taint: Taint
 
 
 class Tape(TorchDispatchMode):
@@ -110,19 +67,25 @@ class Tape(TorchDispatchMode):
         self._nodes: Any = WeakTensorKeyDictionary()
         self._taints: dict[int, Taint] = {}
         self._lines: dict[int, str] = {}
-        self._quiet = self._off = False
-        self._interceptor = _Interceptor(self)
+        self.quiet = self._off = False
 
     def input(self, tensor: Tensor, name: str, taint: Taint = VARYING) -> fx.Node:
         node = self.graph.placeholder(name)
         self._nodes[tensor] = node
-        with self._unwatched():
+        with self.unwatched():
             self._taints[_storage(tensor)] = taint
         return node
 
     def node_of(self, tensor: Tensor) -> fx.Node:
         node: fx.Node | None = self._nodes.get(tensor)
         return node if node is not None else self._constant(tensor)
+
+    def knows(self, tensor: Tensor) -> bool:
+        return self._nodes.get(tensor) is not None
+
+    def literal(self, tensor: Tensor) -> None:
+        """A tensor that the program made of data from outside of torch."""
+        self._constant(tensor, literal=True)
 
     def saw(self, tensors: Sequence[Tensor | None]) -> bool:
         """Whether the tape recorded how each of these tensors was made."""
@@ -135,51 +98,27 @@ class Tape(TorchDispatchMode):
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        with self.draws.watched(), self._interceptor, self:
+        with self.draws.watched(), Interceptor(self), self:
             yield
-
-    @contextmanager
-    def intercepting_backward(self, outputs: Sequence[Tensor]) -> Iterator[None]:
-        """Notes silent reads in Python-written backwards as well.
-
-        torch takes a function mode off while it runs ``torch.autograd.grad`` for it; the first node
-        to run puts it on again.
-        """
-        entered: list[_Interceptor] = []
-
-        def enter(*_: object) -> None:
-            if not entered:
-                entered.append(self._interceptor)
-                self._interceptor.__enter__()
-
-        roots = {t.grad_fn for t in outputs if t.grad_fn is not None}
-        handles = [root.register_prehook(enter) for root in roots]
-        try:
-            yield
-        finally:
-            for mode in entered:
-                mode.__exit__(None, None, None)
-            for handle in handles:
-                handle.remove()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Nothing of what happens inside is recorded."""
         self._off = True
         try:
-            with self._unwatched():
+            with self.unwatched():
                 yield
         finally:
             self._off = False
 
     @contextmanager
-    def _unwatched(self) -> Iterator[None]:
+    def unwatched(self) -> Iterator[None]:
         """What happens inside is the tape's own doing, or for human eyes: it is no read."""
-        before, self._quiet = self._quiet, True
+        before, self.quiet = self.quiet, True
         try:
             yield
         finally:
-            self._quiet = before
+            self.quiet = before
 
     def module(self, results: Sequence[Any]) -> fx.GraphModule:
         self.graph.output(tuple(results))
@@ -218,11 +157,11 @@ class Tape(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._off:
             return func(*args, **kwargs)
-        before, self._quiet = self._quiet, True
+        before, self.quiet = self.quiet, True
         try:
             return self._record(func, args, kwargs, quiet=before)
         finally:
-            self._quiet = before
+            self.quiet = before
 
     def _record(self, func: OpOverload, args: Any, kwargs: Any, quiet: bool) -> Any:
         if func is torch.ops.aten.lift_fresh.default and self._nodes.get(args[0]) is None:
@@ -364,43 +303,3 @@ def _what_sizes_the_result(func: OpOverload, args: Any, tensors: list[Tensor]) -
     if _name(func) == "masked_select":
         return [args[1]]
     return tensors if torch.Tag.dynamic_output_shape in func.tags else []
-
-
-class _Interceptor(TorchFunctionMode):
-    """Notes the reads that no ATen operator shows, and tensors made of other libraries' arrays."""
-
-    def __init__(self, tape: Tape) -> None:
-        super().__init__()
-        self._tape = tape
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        tape = self._tape
-        if tape._quiet:
-            return func(*args, **kwargs)
-        if func in _PRINTING:
-            with tape._unwatched():
-                return func(*args, **kwargs)
-        self._note_silent_reads(func, args)
-        result = func(*args, **kwargs)
-        made_outside = func in _FROM_OUTSIDE and isinstance(result, Tensor)
-        if made_outside and tape._nodes.get(result) is None:
-            with tape._unwatched():
-                tape._constant(result, literal=True)
-        return result
-
-    def _note_silent_reads(self, func: Any, args: Any) -> None:
-        what, read = _SILENT_READS.get(func), list(args[:1])
-        if func in _FROM_OUTSIDE and args and isinstance(args[0], (list, tuple)):
-            what, read = f"torch.{func.__name__}([...])", pytree.tree_leaves(args[0])
-        if func is _SET_DATA:
-            what, read = ".data = ...", list(args[:2])
-        if what is None:
-            return
-        for tensor in read:
-            if isinstance(tensor, Tensor):
-                with self._tape._unwatched():
-                    taint = self._tape.taint_of(tensor)
-                self._tape.reads.append(Read(what, _torch.user_line(), taint))

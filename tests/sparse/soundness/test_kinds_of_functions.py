@@ -324,9 +324,12 @@ def test_aux(layout: Any) -> None:
 
 @pytest.mark.parametrize(("make", "at"), KINDS.values(), ids=KINDS.keys())
 def test_dense_and_from_a_graph(
-    make: Callable[[], Callable[..., Any]], at: Callable[[], Any]
+    make: Callable[[], Callable[..., Any]], at: Callable[[], Any], request: pytest.FixtureRequest
 ) -> None:
     func, x = make(), at()
+    if func is retained:
+        reason = "the vmap engine leaves a batched tensor in the .grad that is retained"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     expected = matrix_of(func, x)
     blocks = [b.detach() for b in pytree.tree_leaves(pb.jacobian(func)(x))]
     if x.numel():
