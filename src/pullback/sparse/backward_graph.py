@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from .. import _checks
 from .._engines import Source, gradients
-from .captured import NotCaptured
+from .captured import NotCaptured, without_autocast
 from .detect import detect
 from .graph import Input, Meta, PullbackGraph, drop_detaches, is_needed, packet_name
 from .reads import COTANGENT
@@ -86,7 +86,7 @@ def _pure(
         return fx.Interpreter(raw).run(*given)
 
     try:
-        with traceback.preserve_node_meta(), torch.no_grad():
+        with without_autocast(), traceback.preserve_node_meta(), torch.no_grad():
             pure = make_fx(torch.func.functionalize(run, remove="mutations"))(*tensors)
     except Exception as error:
         raise NotCaptured(f"torch cannot free it of writes: {_checks.first_line(error)}") from None
@@ -105,7 +105,8 @@ def _pure(
     )
     exact = {i.name for i in graph.inputs if not _checks.can_carry_gradients(i.meta.dtype)}
     graph.classify(frozenset(exact))
-    graph.survey(tensors)
+    with without_autocast():
+        graph.survey(tensors)
     return BackwardGraph(graph, structure_key(graph)), tensors[: len(constants)]
 
 

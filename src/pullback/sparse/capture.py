@@ -19,7 +19,7 @@ from .._errors import PullbackError
 from .._linear import flat_outputs
 from .._trees import flatten
 from .arguments import Arguments, as_real, devices_of, fresh, fresh_others
-from .captured import Captured, NotCaptured, Recorded
+from .captured import Captured, NotCaptured, Recorded, without_autocast
 from .functional import functional
 from .graph import Meta, is_needed, split
 from .owners import Owners, what_a_replay_would_miss
@@ -58,7 +58,7 @@ def capture(
             guards, refusal = what_a_replay_would_miss(recorded, state, arguments)
             owner = Owners(recorded.tape, state, arguments, lenient=bool(refusal))
             graph, owned, tensors = functional(recorded, arguments, owner, frozen, guards)
-            with torch.random.fork_rng(devices=devices_of(tensors)):
+            with without_autocast(), torch.random.fork_rng(devices=devices_of(tensors)):
                 graph.survey([fresh(t) for t in tensors])
             if refusal:
                 raise NotCaptured(refusal, graph)

@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from .. import _checks
 from .arguments import Arguments, devices_of, fresh
-from .captured import NotCaptured, Recorded
+from .captured import NotCaptured, Recorded, without_autocast
 from .graph import Input, Meta, PullbackGraph, drop_detaches, is_draw, is_needed
 from .owners import Owners
 from .tape import Tape
@@ -50,7 +50,11 @@ def functional(
         return fx.Interpreter(raw).run(*inputs)
 
     try:
-        with traceback.preserve_node_meta(), torch.random.fork_rng(devices=devices_of(tensors)):
+        with (
+            without_autocast(),
+            traceback.preserve_node_meta(),
+            torch.random.fork_rng(devices=devices_of(tensors)),
+        ):
             pure = make_fx(torch.func.functionalize(run, remove="mutations"))(*map(fresh, tensors))
     except Exception as error:  # torch fails here in many ways, INTERNAL ASSERT among them
         raise NotCaptured(f"torch cannot free it of writes: {_checks.first_line(error)}") from None

@@ -74,8 +74,9 @@ class Densest:
         made_by = f", in {self.link.formula}" if self.link.formula else ""
         where = f" at {self.link.line}" if self.link.line else ""
         return (
-            f"{self.link.call}{made_by}{where} made it dense{because}: before it an element had "
-            f"{draw.number(self.before)} outputs on average, after it {draw.number(self.after)}."
+            f"{self.link.call}{made_by}{where} made it dense{because}: before it an element "
+            f"depended on {draw.number(self.before)} of the outputs on average, after it on "
+            f"{draw.number(self.after)}."
         )
 
     __repr__ = __str__

@@ -227,7 +227,6 @@ def test_grad_mode_and_autocast_and_the_default_dtype() -> None:
     assert_right(jac, layer, y, close=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="the second trace adds the casts of the ambient autocast")
 @pytest.mark.parametrize("grad", [True, False])
 def test_a_region_without_autocast_keeps_its_precision(grad: bool) -> None:
     layer = nn.Linear(4, 4, dtype=torch.float32).requires_grad_(False)
