@@ -141,7 +141,10 @@ def test_the_call_that_made_it_dense(name: str) -> None:
     assert found.before == 1
     assert 1 < found.after <= 6
     assert f"{found.link.call}" in str(found)
-    assert "made it dense: before it an element depended on 1 of the outputs on average, after it on" in str(found)
+    assert (
+        "made it dense: before it an element depended on 1 of the outputs on average, after it on"
+        in str(found)
+    )
 
 
 def test_a_diagonal_was_made_dense_by_nobody() -> None:

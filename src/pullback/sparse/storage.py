@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import zipfile
@@ -65,6 +66,7 @@ def save(plan: Plan, path: str | Path) -> None:
     arrays = {"colors": coloring.colors.numpy()}
     if not pattern.is_full:
         arrays |= {"indptr": pattern.indptr, "indices": pattern.indices}
+    head["arrays"] = _digest(arrays)
     text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
     with Path(path).open("wb") as file:
         np.savez(file, head=text, **arrays)  # type: ignore[arg-type]
@@ -89,11 +91,21 @@ def load(path: str | Path) -> Plan:
         made_with = str(head["torch"])
         if made_with.partition("+")[0] != torch.__version__.partition("+")[0]:
             raise _checks.plan_torch(_CALLER, str(path), made_with, torch.__version__)
+        _require(head["arrays"] == _digest(arrays), "its arrays are not those that were saved")
         return _read(head, arrays)
     except RecordFormatError:
         raise
     except _DAMAGE as error:
         raise _checks.not_a_plan_file(_CALLER, str(path), _told(error)) from None
+
+
+def _digest(arrays: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _told(error: Exception) -> str:
