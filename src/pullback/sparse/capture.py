@@ -22,7 +22,8 @@ from .arguments import Arguments, as_real, devices_of, fresh, fresh_others
 from .captured import Captured, NotCaptured, Recorded, without_autocast
 from .functional import functional
 from .graph import Meta, is_needed, split
-from .owners import Owners, what_a_replay_would_miss
+from .masks import in_where_form, masks_of
+from .owners import Owners, masked_reads, what_a_replay_would_miss
 from .reads import COTANGENT, VARYING, Taint
 from .state import State
 from .tape import Tape, reads_of_cotangents
@@ -60,8 +61,15 @@ def capture(
             graph, owned, tensors = functional(recorded, arguments, owner, frozen, guards)
             with without_autocast(), torch.random.fork_rng(devices=devices_of(tensors)):
                 graph.survey([fresh(t) for t in tensors])
-            if refusal:
-                raise NotCaptured(refusal, graph)
+            masks = masks_of(graph) if masked_reads(tape) else []
+            if not refusal and masks:
+                if in_where_form(graph):
+                    with without_autocast(), torch.random.fork_rng(devices=devices_of(tensors)):
+                        graph.survey([fresh(t) for t in tensors])
+                else:
+                    refusal = masked_reads(tape)
+            if refusal or (masked_reads(tape) and not masks):
+                raise NotCaptured(refusal or masked_reads(tape), graph)
             captured = Captured(
                 graph,
                 *split(graph),
@@ -73,7 +81,7 @@ def capture(
                 guards,
                 owned,
             )
-            try_out(caller, captured, func, arguments, recorded.tape, tensors)
+            try_out(caller, captured, func, arguments, recorded.tape, tensors, masks)
         finally:
             recorded.tape.restore()
     return captured

@@ -96,6 +96,7 @@ class PullbackGraph:
     data: dict[fx.Node, Tensor] = field(default_factory=dict)
     relies_on: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
     linear: dict[fx.Node, None] = field(default_factory=dict)
+    _given: tuple[frozenset[str], bool] = (frozenset(), True)
 
     @property
     def nodes(self) -> list[fx.Node]:
@@ -121,6 +122,8 @@ class PullbackGraph:
         the program made of Python numbers are the same at every point.
         """
         self.linear = {i.node: None for i in self.cotangents}
+        self._given = (guarded, literals)
+        self.fixed, self.relies_on, self.data = set(), {}, {}
         by_node = {i.node: i for i in self.inputs}
         for node in self.nodes:
             if node.op == "placeholder":
@@ -140,6 +143,16 @@ class PullbackGraph:
                 ):
                     self.fixed.add(node)
                     self.relies_on[node] = frozenset().union(*(self.relies_on[n] for n in inputs))
+
+    def classify_again(self) -> None:
+        """After the graph was rewritten."""
+        self.classify(*self._given)
+
+    def counts(self, tensors: Sequence[Tensor], masks: Sequence[fx.Node]) -> list[int]:
+        """How many entries each mask holds, on ``tensors``."""
+        survey = Survey(self.module, set(masks))
+        survey.run(*tensors)
+        return [int(survey.data[mask].sum()) for mask in masks]
 
     def survey(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         """Run once on ``tensors``: fills ``metas`` and ``data``, returns the results."""

@@ -11,6 +11,7 @@ from .. import _checks
 from .arguments import Arguments
 from .captured import NotCaptured, Recorded
 from .graph import packet_name
+from .reads import Read
 from .state import State
 from .tape import Tape
 
@@ -28,16 +29,33 @@ def _reads_past_its_own(module: fx.GraphModule, arguments: Arguments) -> bool:
     )
 
 
+def is_masked(read: Read, tape: Tape) -> bool:
+    return read in tape.shapes_from_data and read.what in ("index", "_unsafe_index")
+
+
+def masked_reads(tape: Tape) -> str:
+    """Where a mask of varying data sizes a tensor, in words, or nothing."""
+    for read in tape.shapes_from_data:
+        if read.taint.varies and is_masked(read, tape):
+            return f"its shapes follow from data that vary ({read.what} at {read.where})"
+    return ""
+
+
 def what_a_replay_would_miss(
     recorded: Recorded, state: State, arguments: Arguments
 ) -> tuple[set[str], str]:
-    """The names of the tensors whose content must be guarded, and what no guard would catch."""
+    """The names of the tensors whose content must be guarded, and what no guard would catch.
+
+    Picks by a mask are left out: they may be put in another form.
+    """
     tape = recorded.tape
     for reason in (*state.unseen, *tape.problems, *tape.draws.problems):
         return set(), reason
     owner = Owners(tape, state, arguments)
     guards: set[str] = set()
     for read in tape.reads + tape.shapes_from_data:
+        if read.taint.varies and is_masked(read, tape):
+            continue
         if read.taint.varies:
             at = f" at {read.where}" if read.where else ""
             how = "its shapes follow" if read in tape.shapes_from_data else "it reads values"

@@ -30,6 +30,19 @@ def perturbed(tensor: Tensor, step: float = 1e-2) -> Tensor:
         return torch.where(given == 0, step * noise.abs(), given * (1 + step * noise)).clone()
 
 
+def shuffled(tensor: Tensor, flip: bool = False) -> Tensor:
+    """The entries drawn anew from among themselves, with repeats; half of them with ``flip``ped
+    sign."""
+    with torch.no_grad():
+        flat = tensor.detach().reshape(-1)
+        noise, signs = weights([flat.real, flat.real])
+        places = (noise.double().abs() * 1e6).long() % max(flat.numel(), 1)
+        picked = flat[places]
+        if flip:
+            picked = torch.where(signs > 0, picked, -picked)
+        return picked.reshape(tensor.shape)
+
+
 _ROUNDING = {
     torch.float64: 1e-8,
     torch.complex128: 1e-8,

@@ -157,6 +157,8 @@ def _prelu(step: Step) -> Result:
     return [None if meta is None else found.broadcast(meta.shape) for meta in step.outs]
 
 
+PLACEWISE = frozenset(_SUMS) | frozenset(_PRODUCTS)
+
 for _name, _linear in _SUMS.items():
     rule(_name, _linear)(_at_its_place)
 for _name, _linear in _PRODUCTS.items():
