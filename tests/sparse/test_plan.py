@@ -255,8 +255,8 @@ def test_bytes_says_what_is_held() -> None:
     found = plan.bytes
     assert found.values == 8 * nnz
     assert found.chunk == min(plan.chunk_size, plan.num_products) * plan.bytes_per_product
-    # CSR columns and places in the products, both int32, and the row starts.
-    assert found.indices == 4 * (2 * nnz + N + 1)
+    # CSR columns and places in the products, both int32, the row starts, and the rows' colors.
+    assert found.indices == 4 * (2 * nnz + (N + 1) + N)
     pb.jacobian(stencil, plan=plan)(x)
     held = plan.assembly.index_bytes
     assert held <= found.indices

@@ -72,6 +72,16 @@ class Assembly:
         counts = np.bincount(product, minlength=self.num_products)
         return order, np.concatenate([[0], np.cumsum(counts)])
 
+    def colors(self, of_rows: bool, device: torch.device) -> Tensor:
+        """The color of every row, or of every column, counted from 0."""
+
+        def narrow() -> npt.NDArray[Any]:
+            coloring = self.coloring
+            found = coloring.row_colors if of_rows else coloring.col_colors
+            return found.numpy().astype(index_dtype(self.num_products))
+
+        return self.kept(f"colors of {'rows' if of_rows else 'columns'}", device, narrow)
+
     def flat(self, device: torch.device) -> Tensor:
         return self.kept("flat", device, lambda: self._flat)
 
@@ -117,17 +127,10 @@ def chunks_of(assembly: Assembly, step: int) -> Iterator[Chunk]:
 
 def seeds(assembly: Assembly, chunk: Chunk, like: Tensor) -> Tensor:
     """The 0/1 matrix of a chunk's products: row ``c - start`` is 1 where the color is ``c``."""
-    coloring = assembly.coloring
-    if chunk.along_rows:
-        colors, shift = coloring.row_colors, 0
-    else:
-        colors, shift = coloring.col_colors, assembly.num_rows_products
-    colors = colors.to(like.device) + shift
-    here = (colors >= chunk.start) & (colors < chunk.stop)
-    columns = here.nonzero().squeeze(1)
-    matrix = like.new_zeros(chunk.stop - chunk.start, colors.numel())
-    matrix[colors[columns] - chunk.start, columns] = 1
-    return matrix
+    first = 0 if chunk.along_rows else assembly.num_rows_products
+    colors = assembly.colors(chunk.along_rows, like.device)
+    wanted = torch.arange(chunk.start - first, chunk.stop - first, device=like.device)
+    return (colors == wanted.to(colors.dtype).unsqueeze(1)).to(like.dtype)
 
 
 def values_of(assembly: Assembly, source: Source, chunk_size: int, dtype: torch.dtype) -> Tensor:

@@ -82,11 +82,15 @@ class Plan:
         width = self.dtype.itemsize
         products = min(self.chunk_size, self.num_products)
         pattern = self.pattern
-        index = 0 if pattern.is_full else pattern.indices.itemsize
+        m, n = pattern.shape
+        split = self.coloring.split
+        colored = (m if split.rows else 0) + (n if split.columns else 0)
+        index = 4 if pattern.is_full else pattern.indices.itemsize
+        places = 0 if pattern.is_full else 2 * pattern.nnz + m + 1
         return Bytes(
             pattern.nnz * width,
             products * self.bytes_per_product,
-            (2 * pattern.nnz + pattern.shape[0] + 1) * index,
+            (places + colored) * index,
         )
 
     def save(self, path: str | Path) -> None:

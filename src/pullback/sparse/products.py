@@ -76,6 +76,13 @@ class Replay:
 
     def rev(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
         with torch.no_grad():
+            if len(seeds) == 1:
+                found = self._pull([c[0] for c in _apart(seeds, self.outputs)])
+                flat = [
+                    p.new_zeros(1, p.numel()) if g is None else g.reshape(1, -1)
+                    for p, g in zip(self.primals, found, strict=True)
+                ]
+                return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
             batch = climb_down(
                 self._pull,
                 _apart(seeds, self.outputs),
