@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ._torch import (
     Slot,
@@ -24,7 +25,11 @@ from ._torch import (
     leaf_of,
     next_sequence_number,
     notes_of,
+    outside_transforms,
+    plain_sample,
+    running_node,
     running_transform,
+    runs_a_formula,
     sequence_number,
     slots,
     watched_tensors,
@@ -119,6 +124,48 @@ def _probe_formulas() -> bool:
     return re.search(r"^- name: sqrt\(", derivatives_yaml(), re.MULTILINE) is not None
 
 
+class _Watch(TorchDispatchMode):
+    """Notes which node runs at each call, and whether torch's own formula made the call."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[tuple[str, bool]] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        node = running_node()
+        if node is not None:
+            self.seen.add((node.name, runs_a_formula()))
+        return func(*args, **(kwargs or {}))
+
+
+def _probe_running_node() -> bool:
+    x = torch.ones(2, requires_grad=True)
+    inner = x * 2
+    # From a string: a hook in this file would count as pullback's own frame.
+    inner.register_hook(eval("lambda g: g.exp()"))
+    y = inner.sin()
+    with _Watch() as watch:
+        torch.autograd.grad(y, x, torch.ones(2))
+    expected = {("SinBackward0", True), ("MulBackward0", True), ("MulBackward0", False)}
+    return bool(watch.seen == expected)
+
+
+def _probe_plain_sample() -> bool:
+    rows = torch.arange(6.0).reshape(2, 3)
+    found: list[Tensor] = []
+
+    def look(row: Tensor) -> Tensor:
+        with outside_transforms():
+            found.append(plain_sample(row) * 1)
+        return row
+
+    torch.func.vmap(look)(rows)
+    same = bool(torch.equal(found[0], rows[0]))
+    return same and not is_transform_tensor(found[0])
+
+
 _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("leaf of an AccumulateGrad node", _probe_leaf, "leaves are numbered, not named"),
     ("sequence numbers of nodes", _probe_sequence, "pb.trace() finds no user calls"),
@@ -129,6 +176,8 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("tensors that retain their gradient", _probe_retaining, "a look may fill their .grad"),
     ("number of the running pass", _probe_task, "passes of other threads mix into a record"),
     ("running torch.func transforms", _probe_transform, "torch's own error appears there"),
+    ("the node that runs", _probe_running_node, "nonlinear hooks are found by trial alone"),
+    ("a batched tensor's first entry", _probe_plain_sample, "no plan is made inside vmap"),
     ("derivatives.yaml", _probe_formulas, "records quote no formulas"),
 )
 
