@@ -59,6 +59,45 @@ BACKWARD: tuple[str, ...] = (
     "explain",
 )
 
+# Within sparse/, in the order of the flow; a package counts as one.
+SPARSE: tuple[str, ...] = (
+    "leaf",
+    "reads",
+    "trial",
+    "state",
+    "pattern",
+    "unions",
+    "draws",
+    "arguments",
+    "coloring",
+    "dependence",
+    "tape",
+    "graph",
+    "captured",
+    "owners",
+    "rules",
+    "detect",
+    "masks",
+    "functional",
+    "tryout",
+    "capture",
+    "products",
+    "evaluate",
+    "choice",
+    "plan",
+    "storage",
+    "holomorphic",
+    "layouts",
+    "backward_graph",
+    "story",
+    "study",
+    "planning",
+    "session",
+    "verify",
+)
+# One reads and writes the other.
+PLAN_AND_FILE = ("plan", "storage")
+
 
 def modules() -> list[Path]:
     return sorted(ROOT.rglob("*.py"))
@@ -124,6 +163,17 @@ def test_backward_follows_its_flow() -> None:
             if target.startswith("backward."):
                 inner = target.split(".")[1]
                 assert BACKWARD.index(inner) < BACKWARD.index(path.stem), f"{path.stem}: {inner}"
+
+
+def test_sparse_follows_its_flow() -> None:
+    root = ROOT / "sparse"
+    assert {path.stem for path in root.iterdir() if path.stem[0] != "_"} == set(SPARSE)
+    for path in root.rglob("*.py"):
+        own = path.relative_to(root).parts[0].removesuffix(".py")
+        for target in imports(path):
+            inner = target.split(".")[1] if target.startswith("sparse.") else own
+            if own in SPARSE and inner != own and (own, inner) != PLAN_AND_FILE:
+                assert SPARSE.index(inner) < SPARSE.index(own), f"{own} imports {inner}"
 
 
 def test_drawing_knows_neither_torch_nor_records() -> None:
