@@ -17,8 +17,9 @@ from .timing import Row, Table, Timing
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PREAMBLE = """# Results
 
-Medians over interleaved rounds in one process (a peer that cannot share it has its own), quartiles in brackets. The last columns say how
-much longer than the first candidate the others took: above 1 the first one is faster.
+Medians over interleaved rounds in one process (a peer that cannot share it has its own), quartiles
+in brackets. The last columns say how much longer than the first candidate the others took: above 1
+the first one is faster.
 `python -m benchmarks NAME` measures one section again and replaces it here.
 """
 

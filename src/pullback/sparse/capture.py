@@ -6,7 +6,7 @@ function itself at every call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from .._trees import flatten
 from .arguments import Arguments, as_real, devices_of, fresh, fresh_others
 from .captured import Captured, NotCaptured, Recorded, without_autocast
 from .functional import functional
-from .graph import Meta, is_needed, split
+from .graph import Meta, PullbackGraph, is_needed, split
 from .masks import in_where_form, masks_of
 from .owners import Owners, masked_reads, what_a_replay_would_miss
 from .reads import COTANGENT, VARYING, Taint
@@ -62,12 +62,8 @@ def capture(
             with without_autocast(), torch.random.fork_rng(devices=devices_of(tensors)):
                 graph.survey([fresh(t) for t in tensors])
             masks = masks_of(graph) if masked_reads(tape) else []
-            if not refusal and masks:
-                if in_where_form(graph):
-                    with without_autocast(), torch.random.fork_rng(devices=devices_of(tensors)):
-                        graph.survey([fresh(t) for t in tensors])
-                else:
-                    refusal = masked_reads(tape)
+            if not refusal and masks and not _put_in_where_form(graph, tensors):
+                refusal = masked_reads(tape)
             if refusal or (masked_reads(tape) and not masks):
                 raise NotCaptured(refusal or masked_reads(tape), graph)
             captured = Captured(
@@ -81,10 +77,22 @@ def capture(
                 guards,
                 owned,
             )
+            captured.in_where_form = bool(masks)
             try_out(caller, captured, func, arguments, recorded.tape, tensors, masks)
         finally:
             recorded.tape.restore()
     return captured
+
+
+def _put_in_where_form(graph: PullbackGraph, tensors: Sequence[Tensor]) -> bool:
+    try:
+        if not in_where_form(graph):
+            return False
+    except (KeyError, RecursionError):
+        raise NotCaptured("its masks are made of what other masks picked") from None
+    with without_autocast(), torch.random.fork_rng(devices=devices_of(tensors)):
+        graph.survey([fresh(t) for t in tensors])
+    return True
 
 
 def _run_alone(func: Callable[..., Any], arguments: Arguments, tape: Tape) -> None:

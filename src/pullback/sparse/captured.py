@@ -48,6 +48,7 @@ class Captured:
     guards: set[str]
     owned: list[str]
     batches: bool = True
+    in_where_form: bool = False
 
     def run_forward(self, tensors: Sequence[Tensor]) -> tuple[list[Any], list[Tensor]]:
         """What the linear part needs, and the outputs (with the tensors of aux after them).

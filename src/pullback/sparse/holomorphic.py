@@ -113,9 +113,10 @@ def _joined(corners: Tensor) -> tuple[Tensor, int | None]:
     """Complex entries of their four real ones, and the first that is not of that form."""
     re_re, im_re, re_im, im_im = corners
     apart = torch.maximum((re_re - im_im).abs(), (im_re + re_im).abs()).detach()
-    size = corners.detach().abs().max() if corners.numel() else 0
+    sizes = torch.nan_to_num(corners.detach().abs(), nan=0.0, posinf=0.0)
     loose = 1e-8 if corners.dtype == torch.float64 else 1e-3
-    wrong = (apart > loose * size).nonzero()
+    noise = 1e3 * torch.finfo(corners.dtype).eps * (sizes.max() if corners.numel() else 0)
+    wrong = ((apart > loose * sizes.amax(0)) & (apart > noise)).nonzero()
     return torch.complex(re_re, im_re), int(wrong[0]) if len(wrong) else None
 
 

@@ -58,6 +58,7 @@ class Plan:
     key: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     user_pattern: bool = False
+    of_one_point: bool = False
     lifted: bool = False
     torch_version: str = torch.__version__
 

@@ -119,6 +119,7 @@ def plan_of(
         key=found.key if given is None else "",
         facts=found.facts if given is None else {},
         user_pattern=given is not None,
+        of_one_point=found.captured is None,
     )
 
 

@@ -109,7 +109,7 @@ class Replay:
         if not live:
             return seeds.new_zeros(len(seeds), sum(t.numel() for t in self.outputs))
         push = torch.func.vjp(pulled, *zeros)[1]
-        tangents = from_vector(seeds, self.primals)
+        tangents = _apart(seeds, self.primals)
         batch = climb_down(
             lambda given: push(tuple(given)),
             [tangents[k] for k in live],
@@ -194,7 +194,7 @@ class Function:
         return _joined(batch, self.reasons, len(seeds), self.primals)
 
     def fwd(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
-        tangents = from_vector(seeds, self.primals)
+        tangents = _apart(seeds, self.primals)
         if self._forward is not None:
             _, down, reasons = self._down
             self.reasons += [r for r in reasons if r not in self.reasons]

@@ -23,8 +23,18 @@ _SILENT_READS: dict[Any, str] = {
     Tensor.data_ptr: ".data_ptr()",
     Tensor.untyped_storage: ".untyped_storage()",
     Tensor.__dlpack__: ".__dlpack__()",
+    Tensor.__repr__: "repr()",
+    Tensor.__format__: "format()",
 }
 _FROM_OUTSIDE = (torch.from_numpy, torch.as_tensor, torch.asarray, torch.frombuffer, torch.tensor)
+_SIZES = (
+    Tensor.shape.__get__,  # type: ignore[attr-defined]
+    Tensor.size,
+    Tensor.numel,
+    Tensor.nelement,
+    Tensor.__len__,
+    Tensor.__iter__,
+)
 _SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 _BACKWARDS = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _PRINTING = (Tensor.__repr__, Tensor.__format__)
@@ -68,6 +78,8 @@ class Recorder(Protocol):
 
     def taint_of(self, tensor: Tensor) -> Taint: ...
 
+    def is_sized_by_data(self, tensor: object) -> bool: ...
+
     def knows(self, tensor: Tensor) -> bool: ...
 
     def literal(self, tensor: Tensor) -> None: ...
@@ -89,10 +101,10 @@ class Interceptor(TorchFunctionMode):
         tape = self._tape
         if tape.quiet:
             return func(*args, **kwargs)
+        self._note_silent_reads(func, args)
         if func in _PRINTING:
             with tape.unwatched():
                 return func(*args, **kwargs)
-        self._note_silent_reads(func, args)
         with self._also_in_backwards(func, args, kwargs):
             result = func(*args, **kwargs)
         made_outside = func in _FROM_OUTSIDE and isinstance(result, Tensor)
@@ -107,6 +119,8 @@ class Interceptor(TorchFunctionMode):
             what, read = f"torch.{func.__name__}([...])", pytree.tree_leaves(args[0])
         if func is _SET_DATA:
             what, read = ".data = ...", list(args[:2])
+        if func in _SIZES and self._tape.is_sized_by_data(args[0]):
+            what = "the size of what a mask picked"
         if what is None:
             return
         for tensor in read:

@@ -76,8 +76,8 @@ class Session:
         if given is None:
             self.plan = plan_of(self._caller, found, arguments)
         else:
-            self._fits(given, found, arguments)
             self.plan = given
+            self._fits(given, found, arguments)
         self._reading: Reading = found.reading.without_tensors()
         self._plain, self._objects = arguments.plain, arguments.objects
         read = found.captured.guards if found.captured is not None else set()
@@ -100,7 +100,9 @@ class Session:
             return
         if found.detection is not None and found.captured is not None:
             missing = plan.pattern.missing(found.detection.pattern)
-            if missing is not None:
+            if missing is not None and plan.of_one_point:
+                self.plan = plan_of(caller, found, arguments)
+            elif missing is not None:
                 raise _checks.plan_misses(caller, missing)
 
     def evaluate(self, arguments: Arguments, chunk_size: int | None) -> Outcome:

@@ -58,6 +58,7 @@ def save(plan: Plan, path: str | Path) -> None:
         "key": plan.key,
         "facts": dict(plan.facts),
         "user_pattern": plan.user_pattern,
+        "of_one_point": plan.of_one_point,
         "kind": coloring.kind,
         "order": coloring.order,
         "num_colors": coloring.num_colors,
@@ -156,6 +157,7 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
         key=head["key"],
         facts=dict(head["facts"]),
         user_pattern=bool(head["user_pattern"]),
+        of_one_point=bool(head["of_one_point"]),
         torch_version=str(head["torch"]),
     )
     if not plan.assembly.in_order:

@@ -77,6 +77,8 @@ class Study:
         """
         if self.opaque:
             return self.opaque
+        if self.captured is not None and self.captured.in_where_form:
+            return "what a mask leaves out may be nan, and a transposed choice would spread it"
         here = self.arguments
         with _no_trace(self.state, self.func):
             for primals in (here.primals, [perturbed(t) for t in here.primals]):

@@ -65,6 +65,7 @@ class Tape(TorchDispatchMode):
         self.problems: list[str] = []
         self.draws = Draws()
         self._nodes: Any = WeakTensorKeyDictionary()
+        self._sized: Any = WeakTensorKeyDictionary()
         self._taints: dict[int, Taint] = {}
         self._lines: dict[int, str] = {}
         self.quiet = self._off = False
@@ -79,6 +80,10 @@ class Tape(TorchDispatchMode):
     def node_of(self, tensor: Tensor) -> fx.Node:
         node: fx.Node | None = self._nodes.get(tensor)
         return node if node is not None else self._constant(tensor)
+
+    def is_sized_by_data(self, tensor: object) -> bool:
+        """Whether as many entries are in it as data that vary have picked."""
+        return isinstance(tensor, Tensor) and self._sized.get(tensor) is not None
 
     def knows(self, tensor: Tensor) -> bool:
         return self._nodes.get(tensor) is not None
@@ -177,12 +182,13 @@ class Tape(TorchDispatchMode):
             if not quiet:
                 self.reads.append(Read(_name(func), _torch.user_line(), taint))
             return result
+        follows = LITERAL
         sizing = _what_sizes_the_result(func, args, tensors)
         if sizing:
-            follows = LITERAL
             for tensor in sizing:
                 follows = follows | self.taint_of(tensor)
             self.shapes_from_data.append(Read(_name(func), _torch.user_line(), follows))
+        self._follow_sizes(tensors, returned, bool(sizing) and follows.varies)
         node = self._emit(func, args, kwargs, drawn)
         self._bind(node, result)
         self._spread(func, args, kwargs, returned, VARYING if drawn is not None else taint)
@@ -195,6 +201,12 @@ class Tape(TorchDispatchMode):
                 for r in returned[1:]
             ]
         return result
+
+    def _follow_sizes(self, tensors: list[Tensor], returned: list[Tensor], picked: bool) -> None:
+        sizes = {t.shape for t in tensors if self._sized.get(t) is not None}
+        for result in returned:
+            if picked or result.shape in sizes:
+                self._sized[result] = True
 
     def _emit(self, func: OpOverload, args: Any, kwargs: Any, drawn: Any) -> fx.Node:
         inner_args, inner_kwargs = pytree.tree_map(

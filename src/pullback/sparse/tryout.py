@@ -71,7 +71,10 @@ class _Trials:
 
     def at_other_counts(self, masks: Sequence[fx.Node]) -> None:
         """A number of entries baked into the graph shows where there is another number."""
-        before = self._counts(self.arguments.primals, masks)
+        try:
+            before = self._counts(self.arguments.primals, masks)
+        except KeyError:
+            raise NotCaptured("its masks are not all left in its graph") from None
         for attempt in range(8):
             primals = [shuffled(t, flip=attempt % 2 == 1) for t in self.arguments.primals]
             try:
