@@ -139,3 +139,112 @@ def test_a_sample_whose_count_never_changes_is_not_trusted() -> None:
     jac = pb.jacobian(squared, plan=pb.plan_jacobian(squared, torch.zeros(3, dtype=torch.float64)))
     for x in points():
         torch.testing.assert_close(jac(x[:3]).to_dense(), reference(squared, x[:3]))
+
+
+def tenfold_where_nothing_is_picked(x: Tensor) -> Tensor:
+    mask = x > 0
+    if x[mask].numel() == 0:
+        return x * 10
+    y = x.clone()
+    y[mask] = y[mask] ** 2
+    return y
+
+
+def by_length(x: Tensor) -> Tensor:
+    y = x.clone()
+    mask = x > 0
+    y[mask] = x[mask] * (3.0 if len(x[mask]) > 8 else 1.0)
+    return y
+
+
+def by_shape(x: Tensor) -> Tensor:
+    picked = x[x > 0]
+    return x * 2 if picked.shape[0] == 0 else x * picked.sum()
+
+
+def of_integers(x: Tensor) -> Tensor:
+    places = torch.arange(N)
+    mask = x > 0
+    places[mask] = N - 1 - places[mask]
+    return x[places] * x
+
+
+def of_ones_and_twos(x: Tensor) -> Tensor:
+    y = x.clone()
+    mask = x > 0
+    y[mask] = torch.ones_like(y[mask])
+    y[~mask] = torch.full_like(y[~mask], 2.0) * y[~mask]
+    return y * x
+
+
+def over_their_sum(x: Tensor) -> Tensor:
+    y = x.clone()
+    mask = x > 0.1
+    y[mask] = y[mask] / y[mask].sum()
+    return y
+
+
+AWKWARD = (
+    tenfold_where_nothing_is_picked,
+    by_length,
+    by_shape,
+    of_integers,
+    of_ones_and_twos,
+    over_their_sum,
+)
+
+
+@pytest.mark.parametrize("func", AWKWARD, ids=lambda f: f.__name__)
+def test_a_program_that_looks_at_the_count_or_mixes_masks_is_right(
+    func: Callable[[Tensor], Tensor],
+) -> None:
+    here = points()
+    for start in here[:2]:
+        jac = pb.jacobian(func, layout=torch.sparse_csr)
+        jac(start)
+        for x in here:
+            torch.testing.assert_close(jac(x).to_dense(), reference(func, x))
+
+
+def rooted_four_times(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[x > 2] = (y[x > 2] + 1).sqrt()
+    return torch.cat([y, y * x.roll(1), y * y, y.roll(1) * 2])
+
+
+def test_nan_of_the_branch_not_taken_stays_out() -> None:
+    """Rows outnumber columns, so columns would be cheaper: but a transposed choice spreads nan."""
+    x = torch.tensor([3.0, 0.5, 4.0, 0.1], dtype=torch.float64)
+    plan = pb.plan_jacobian(rooted_four_times, x)
+    assert plan.mode == "rev"
+    with pytest.raises(pb.UnsupportedError, match="what a mask leaves out may be nan"):
+        pb.plan_jacobian(rooted_four_times, x, mode="fwd")
+    there = torch.tensor([3.0, -5, 4.0, 0.1], dtype=torch.float64)
+    found = pb.jacobian(rooted_four_times, plan=plan)(there).to_dense()
+    torch.testing.assert_close(found, reference(rooted_four_times, there))
+
+
+def with_a_gap(x: Tensor) -> Tensor:
+    gap = x - 1.0
+    y = x**2
+    mask = gap > 0
+    y[mask] = y[mask] + 100 * gap[mask] * x.roll(1)[mask]
+    return y
+
+
+def test_a_plan_of_one_point_is_not_refused_by_its_own_function() -> None:
+    plan = pb.plan_jacobian(with_a_gap, torch.linspace(-0.9, 0.5, 8, dtype=torch.float64))
+    there = torch.linspace(-2, 3, 8, dtype=torch.float64)
+    found = pb.jacobian(with_a_gap, plan=plan)(there).to_dense()
+    torch.testing.assert_close(found, reference(with_a_gap, there))
+
+
+def by_printed_text(x: Tensor) -> Tensor:
+    return x * (2.0 if f"{x[0]:.2f}".startswith("-") else 1.0)
+
+
+def test_text_made_of_values_is_a_read() -> None:
+    jac = pb.jacobian(by_printed_text, layout=torch.sparse_csr)
+    x = points()[0].abs() + 0.1
+    for at in (x, -x):
+        torch.testing.assert_close(jac(at).to_dense(), reference(by_printed_text, at))
