@@ -302,7 +302,7 @@ def jacobian_of(
     each = sum(t.numel() * t.element_size() for t in (*rows.tensors, *columns.tensors))
     plan = Plan(
         pattern=detection.pattern,
-        coloring=choice.coloring,
+        colored=choice.coloring,
         mode=choice.mode,
         reason=choice.reason,
         notes=(note,) if note else (),

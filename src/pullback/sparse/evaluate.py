@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,24 @@ from .pattern import SparsityPattern, index_dtype
 from .products import Source
 
 
+class Kept:
+    """Index arrays as tensors, made once for each device."""
+
+    def __init__(self) -> None:
+        self._on: dict[tuple[str, torch.device], Tensor] = {}
+
+    def __call__(self, name: str, device: torch.device, make: Callable[[], Any]) -> Tensor:
+        key = (name, device)
+        if key not in self._on:
+            with _torch.outside_transforms(), torch.inference_mode(False):
+                self._on[key] = torch.from_numpy(np.ascontiguousarray(make())).to(device)
+        return self._on[key]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self._on.values())
+
+
 class Assembly:
     """How the values follow from the products of a coloring.
 
@@ -26,11 +44,11 @@ class Assembly:
     first; the entries of product ``c`` are ``order[starts[c]:starts[c + 1]]``.
     """
 
-    def __init__(self, pattern: SparsityPattern, coloring: Coloring) -> None:
+    def __init__(self, pattern: SparsityPattern, coloring: Coloring, kept: Kept) -> None:
         self.pattern = pattern
         self.coloring = coloring
         self.num_rows_products = coloring.split.rows
-        self._on: dict[tuple[str, torch.device], Tensor] = {}
+        self.kept = kept
 
     @property
     def num_products(self) -> int:
@@ -95,18 +113,6 @@ class Assembly:
     def entries(self, start: int, stop: int) -> tuple[int, int]:
         starts = self._by_product[1]
         return int(starts[start]), int(starts[stop])
-
-    def kept(self, name: str, device: torch.device, make: Any) -> Tensor:
-        key = (name, device)
-        if key not in self._on:
-            with _torch.outside_transforms(), torch.inference_mode(False):
-                self._on[key] = torch.from_numpy(np.ascontiguousarray(make())).to(device)
-        return self._on[key]
-
-    @property
-    def index_bytes(self) -> int:
-        """Of the index arrays in use, the pattern's own left out."""
-        return sum(t.numel() * t.element_size() for t in self._on.values())
 
 
 @dataclass(frozen=True)

@@ -136,10 +136,10 @@ class PullbackGraph:
                 self.relies_on[node] = frozenset()
             elif node.op == "call_function":
                 inputs = node.all_input_nodes
-                if any(n in self.linear for n in inputs) and not _ignores_values(node):
+                if any(n in self.linear for n in inputs) and not ignores_values(node):
                     self.linear[node] = None
                 elif _has_fixed_data(node) and self.fixed.issuperset(
-                    inputs := [] if _ignores_values(node) else inputs
+                    inputs := [] if ignores_values(node) else inputs
                 ):
                     self.fixed.add(node)
                     self.relies_on[node] = frozenset().union(*(self.relies_on[n] for n in inputs))
@@ -243,7 +243,7 @@ def packet_name(node: fx.Node) -> str:
     return name if namespace == "aten" else f"{namespace}::{name}"
 
 
-def _ignores_values(node: fx.Node) -> bool:
+def ignores_values(node: fx.Node) -> bool:
     """Whether a call reads the shape of its tensor arguments and nothing else."""
     return packet_name(node) in _SHAPES_ONLY
 
@@ -285,16 +285,16 @@ def split(graph: PullbackGraph) -> tuple[fx.GraphModule, fx.GraphModule, list[fx
     ``linear(*handed, *cotangents) -> gradients``."""
     needed = [g for g in graph.gradients if g is not None]
     late = graph.late
-    inside = _ancestors(needed, late)
+    inside = ancestors(needed, late)
     used = [n for node in late if node in inside for n in node.all_input_nodes] + needed
     handed = dict.fromkeys(n for n in used if n not in late)
-    forward = _extract(
+    forward = extract(
         graph,
         [i.node for i in graph.inputs if i.kind != "cotangent"],
         [n for n in graph.nodes if n.op in ("call_function", "get_attr") and n not in late],
         (*handed, *graph.results[len(graph.primals) :]),
     )
-    linear = _extract(
+    linear = extract(
         graph,
         [*handed, *(i.node for i in graph.cotangents)],
         [n for n in late if n.op == "call_function" and n in inside],
@@ -303,7 +303,7 @@ def split(graph: PullbackGraph) -> tuple[fx.GraphModule, fx.GraphModule, list[fx
     return forward, linear, list(handed)
 
 
-def _ancestors(ends: Sequence[fx.Node], within: dict[fx.Node, None]) -> set[fx.Node]:
+def ancestors(ends: Sequence[fx.Node], within: dict[fx.Node, None]) -> set[fx.Node]:
     found: set[fx.Node] = set()
     stack = [n for n in ends if n in within]
     while stack:
@@ -314,12 +314,13 @@ def _ancestors(ends: Sequence[fx.Node], within: dict[fx.Node, None]) -> set[fx.N
     return found
 
 
-def _extract(
+def extract(
     graph: PullbackGraph,
     inputs: Sequence[fx.Node],
     nodes: Sequence[fx.Node],
     results: Sequence[fx.Node | None],
 ) -> fx.GraphModule:
+    """A part of the graph as a module of its own: ``inputs`` to ``results`` by way of ``nodes``."""
     piece = fx.Graph()
     copies = {node: piece.placeholder(f"in_{k}") for k, node in enumerate(inputs)}
     for node in nodes:

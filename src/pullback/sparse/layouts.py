@@ -122,8 +122,7 @@ def _equal(left: Tensor, right: Tensor) -> bool:
 
 def _indices(plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
     pattern = plan.pattern
-    assembly = plan.assembly
-    return assembly.kept("crow", device, lambda: pattern.indptr), assembly.kept(
+    return plan.kept("crow", device, lambda: pattern.indptr), plan.kept(
         "col", device, lambda: pattern.indices
     )
 

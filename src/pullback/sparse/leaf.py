@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,3 +28,11 @@ class Leaf(NamedTuple):
 
 def leaf(name: str, tensor: Tensor) -> Leaf:
     return Leaf(name, tuple(tensor.shape), tensor.dtype)
+
+
+def values_dtype(inputs: Sequence[Leaf], outputs: Sequence[Leaf]) -> torch.dtype:
+    """Of a Jacobian's values: what the dtypes of inputs and outputs promote to, real."""
+    dtype = inputs[0].real_dtype
+    for entry in (*inputs, *outputs):
+        dtype = torch.promote_types(dtype, entry.real_dtype)
+    return dtype

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import torch
 
 from .. import draw
+from .choice import choose
 from .coloring import Coloring
-from .evaluate import Assembly
-from .leaf import Leaf
+from .evaluate import Assembly, Kept
+from .leaf import Leaf, values_dtype
+from .lift.spec import Lift
 from .pattern import SparsityPattern
 
 
@@ -42,11 +44,12 @@ class Plan:
     - ``num_products``: how many products one evaluation takes;
     - ``notes``: where the pattern had to be pessimistic, and why a faster engine was left;
     - ``bytes``: what an evaluation holds, see ``Bytes``;
-    - ``lifted``: whether index movement was taken out of the differentiated part.
+    - ``lifted``: whether fixed linear maps (index movement, sums, scaling) were taken out of the
+      differentiated part. The products are then those of what is left.
     """
 
     pattern: SparsityPattern
-    coloring: Coloring
+    colored: Coloring | None
     mode: str
     reason: str
     notes: tuple[str, ...]
@@ -59,30 +62,54 @@ class Plan:
     facts: Mapping[str, str] = field(default_factory=dict)
     user_pattern: bool = False
     of_one_point: bool = False
-    lifted: bool = False
+    lifted_products: int | None = None
+    lift: Lift | None = field(default=None, repr=False)
+    no_forward: str = ""
     torch_version: str = torch.__version__
 
     @property
+    def lifted(self) -> bool:
+        return self.lifted_products is not None
+
+    @property
     def num_products(self) -> int:
+        if self.lifted_products is not None:
+            return self.lifted_products
         return self.coloring.num_colors
 
     @cached_property
-    def assembly(self) -> Assembly:
-        return Assembly(self.pattern, self.coloring)
+    def coloring(self) -> Coloring:
+        """Of the whole Jacobian. A lifted plan makes it when the function itself has to run."""
+        if self.colored is not None:
+            return self.colored
+        return choose(self.pattern, "auto", forward=self.no_forward).coloring
 
-    @property
+    @cached_property
+    def kept(self) -> Kept:
+        return Kept()
+
+    @cached_property
+    def assembly(self) -> Assembly:
+        """Of products of the whole Jacobian."""
+        return Assembly(self.pattern, self.coloring, self.kept)
+
+    @cached_property
     def dtype(self) -> torch.dtype:
         """Of the values: what the dtypes of inputs and outputs promote to, real."""
-        dtype = self.inputs[0].real_dtype
-        for leaf in (*self.inputs, *self.outputs):
-            dtype = torch.promote_types(dtype, leaf.real_dtype)
-        return dtype
+        return values_dtype(self.inputs, self.outputs)
 
     @property
     def bytes(self) -> Bytes:
         width = self.dtype.itemsize
         products = min(self.chunk_size, self.num_products)
         pattern = self.pattern
+        if self.lift is not None:
+            kept = 0 if pattern.is_full else pattern.indices.nbytes + pattern.indptr.nbytes
+            return Bytes(
+                pattern.nnz * width,
+                products * self.bytes_per_product,
+                self.lift.index_bytes + kept,
+            )
         m, n = pattern.shape
         split = self.coloring.split
         colored = (m if split.rows else 0) + (n if split.columns else 0)
@@ -121,9 +148,10 @@ class Plan:
         m, n = self.pattern.shape
         products = "product" if self.num_products == 1 else "products"
         side = {"fwd": n, "rev": m}.get(self.mode, min(m, n))
+        lifted = ", lifted" if self.lifted else ""
         lines = [
             f"Plan {draw.count(m)} × {draw.count(n)}: {draw.count(self.num_products)} {products} "
-            f"instead of {draw.count(side)}, mode {self.mode}",
+            f"instead of {draw.count(side)}, mode {self.mode}{lifted}",
             f"  {self.reason}",
         ]
         lines += [f"  note: {note}" for note in self.notes]

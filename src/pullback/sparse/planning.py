@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from .._trees import map_leaves
 from .arguments import Arguments, arguments_for
 from .choice import choose
 from .coloring.api import as_pattern
+from .lifting import Lifting, fewest_products, lift_of, plain_cost
 from .pattern import SparsityPattern
 from .plan import Plan
 from .study import Study, study
@@ -46,8 +48,10 @@ def plan_jacobian(
         argnums: the position of the argument to differentiate, or a tuple of positions.
         mode: "rev" takes VJPs alone, "fwd" JVPs alone, "mixed" both, "dense" one product per row
             or column; "auto" what is estimated to cost least.
-        lift: whether to take index movement out of the differentiated part; "auto" lets the plan
-            decide. This version never does; a plan for which True was asked says so in its notes.
+        lift: whether to take fixed linear maps (index movement, sums, scaling by constants, fixed
+            kernels and matrices) out of the differentiated part; "auto" takes what is estimated to
+            cost less, and ``plan.reason`` says what. Where True is asked and there is nothing to
+            take out, or no captured graph, ``plan.notes`` says so.
         pattern: the structure, where it is known: a ``SparsityPattern``, a SciPy sparse matrix or
             a boolean array. It is taken as true; ``pb.verify`` checks it.
         has_aux: ``func`` returns ``(output, aux)``, of which only the output is differentiated.
@@ -79,10 +83,7 @@ def plan_jacobian(
     sample = arguments.sample
     with torch.inference_mode(False), _torch.outside_transforms():
         found = study(caller, func, sample, has_aux=has_aux, frozen=freeze, detecting=given is None)
-        plan = plan_of(caller, found, sample, mode, given)
-    if lift is True:
-        plan.notes += ("lift=True was asked for; this version colors the whole Jacobian",)
-    return plan
+        return plan_of(caller, found, sample, mode, given, lift)
 
 
 def plan_of(
@@ -91,35 +92,95 @@ def plan_of(
     arguments: Arguments,
     mode: str = "auto",
     given: SparsityPattern | None = None,
+    lift: bool | str = "auto",
 ) -> Plan:
     """The plan that a study supports."""
     shape = (sum(o.numel for o in found.outputs), sum(i.numel for i in found.inputs))
     if given is not None:
         _checks.pattern_shape(caller, given.shape, shape)
     pattern = given if given is not None else _detected(found)
-    choice = choose(pattern, mode)
-    if choice.coloring.split.columns and (refusal := found.forward_refusal):
-        if mode in ("fwd", "mixed"):
-            raise _checks.no_forward_products(caller, mode, refusal)
-        choice = choose(pattern, mode, forward=refusal)
-    each = found.bytes_per_product
-    if choice.coloring.split.columns:
-        each += each // 2  # the transposed graph keeps more of what it meets
-    return Plan(
+    notes = list(found.notes)
+    lifting: Lifting | None = None
+    refused = "" if given is None else "the pattern was given"
+    if lift is not False and not refused:
+        outcome = lift_of(found, arguments, pattern, mode)
+        lifting = outcome if isinstance(outcome, Lifting) else None
+        refused = outcome if isinstance(outcome, str) else ""
+    plan = Plan(
         pattern=pattern,
-        coloring=choice.coloring,
-        mode=choice.mode,
-        reason=choice.reason,
-        notes=tuple(found.notes),
+        colored=None,
+        mode="rev",
+        reason="",
+        notes=tuple(notes),
         inputs=found.inputs,
         outputs=found.outputs,
         argnums=arguments.places,
-        chunk_size=max(1, BYTES_AT_ONCE // each),
-        bytes_per_product=each,
+        chunk_size=1,
+        bytes_per_product=found.bytes_per_product,
         key=found.key if given is None else "",
         facts=found.facts if given is None else {},
         user_pattern=given is not None,
         of_one_point=found.captured is None,
+    )
+    if lifting is not None:
+        lifted = _lifted(plan, found, lifting, mode, certain=lift is True)
+        if lifted is not None:
+            return lifted
+    plan = _colored(caller, plan, found, mode)
+    if lifting is not None:
+        more = lifting.cost / plain_cost(found, plan.pattern, plan.coloring)
+        less = f"lifting it ({lifting.products}) is estimated to take {more:.2g} times as long"
+        return replace(plan, reason=f"{plan.reason}; {less}")
+    if lift is True:
+        plan.notes += (f"lift=True was asked for, and nothing is lifted: {refused}",)
+    return plan
+
+
+def _colored(caller: str, plan: Plan, found: Study, mode: str) -> Plan:
+    """The plan with products of the whole Jacobian."""
+    choice = choose(plan.pattern, mode)
+    refusal = ""
+    if choice.coloring.split.columns and (refusal := found.forward_refusal):
+        if mode in ("fwd", "mixed"):
+            raise _checks.no_forward_products(caller, mode, refusal)
+        choice = choose(plan.pattern, mode, forward=refusal)
+    each = plan.bytes_per_product
+    if choice.coloring.split.columns:
+        each += each // 2  # the transposed graph keeps more of what it meets
+    return replace(
+        plan,
+        colored=choice.coloring,
+        mode=choice.mode,
+        reason=choice.reason,
+        chunk_size=max(1, BYTES_AT_ONCE // each),
+        bytes_per_product=each,
+        no_forward=refusal,
+    )
+
+
+def _lifted(
+    plan: Plan, found: Study, lifting: Lifting, mode: str, *, certain: bool
+) -> Plan | None:
+    """The plan along a lift, unless coloring the whole Jacobian costs less."""
+    pattern = plan.pattern
+    fewest = fewest_products(pattern)
+    without = f"at least {fewest} without lifting"
+    if not certain and lifting.cost > plain_cost(found, pattern, fewest):
+        choice = choose(pattern, mode)
+        if lifting.cost > plain_cost(found, pattern, choice.coloring):
+            return None
+        without = f"{choice.num_products} without lifting"
+    lift = lifting.spec()
+    if isinstance(lift, str):
+        plan.notes += (f"lifting was left: {lift}",)
+        return None
+    return replace(
+        plan,
+        mode=lift.mode,
+        reason=f"{lifting.products}; {without}",
+        chunk_size=max(1, BYTES_AT_ONCE // plan.bytes_per_product),
+        lifted_products=lift.num_products,
+        lift=lift,
     )
 
 

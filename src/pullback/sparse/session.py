@@ -16,6 +16,9 @@ from .arguments import Arguments
 from .backward_graph import content_digest
 from .choice import choose
 from .evaluate import values_of
+from .lift.spec import Lift
+from .lifted import LiftedRun
+from .lifting import LIFTED_MODES, lift_of
 from .plan import Plan
 from .planning import plan_of
 from .products import Function, Replay, Source
@@ -80,6 +83,9 @@ class Session:
             self._fits(given, found, arguments)
         self._reading: Reading = found.reading.without_tensors()
         self._plain, self._objects = arguments.plain, arguments.objects
+        self._run: LiftedRun | None = None
+        self._lift_guards: dict[str, TensorGuard] = {}
+        self._unlifted = ""
         read = found.captured.guards if found.captured is not None else set()
         self._guards = {
             name: TensorGuard.of(name, tensor_named(name, arguments, found.reading))
@@ -112,9 +118,53 @@ class Session:
             return self._by_function(arguments, chunk_size)
         found = self._study
         assert found.captured is not None
-        source = Replay(found.captured, found.tensors(arguments, reading), arguments.primals)
+        tensors = found.tensors(arguments, reading)
+        if self.plan.lifted and (run := self._lifted_run(arguments, reading)) is not None:
+            values, aux = run.values(tensors, chunk_size or self.plan.chunk_size)
+            self.engine, self.reasons = "lifted replay", tuple(run.reasons)
+            return Outcome(values, self.plan, found.captured.out, self._aux(aux))
+        source = Replay(found.captured, tensors, arguments.primals)
         values = self._values(self.plan, source, chunk_size, "replay")
-        return Outcome(values, self.plan, found.captured.out, self._aux(source))
+        self.reasons += (self._unlifted,) if self._unlifted else ()
+        return Outcome(values, self.plan, found.captured.out, self._aux(source.aux_tensors))
+
+    def _lifted_run(self, arguments: Arguments, reading: Reading) -> LiftedRun | None:
+        """The plan's lift on the graph of this session; None where there is none here.
+
+        A lift was worked out from numbers that the function owns, too. Where one of these has
+        changed it is worked out again, without them: they will change again.
+        """
+        changed = any(
+            not guard.holds(reading.tensors[name], trust=self._trust)
+            for name, guard in self._lift_guards.items()
+        )
+        if self._run is None or changed:
+            self._run, self._lift_guards = None, {}
+            if not self._unlifted:
+                self._lift(arguments, reading, floats=not changed)
+        return self._run
+
+    def _lift(self, arguments: Arguments, reading: Reading, *, floats: bool) -> None:
+        found = replace(self._study, arguments=arguments, reading=reading)
+        assert found.captured is not None
+        lift: Lift | str | None = self.plan.lift
+        if not (floats and isinstance(lift, Lift) and self._holds(lift, reading)):
+            mode = self.plan.mode if self.plan.mode in LIFTED_MODES else "auto"
+            outcome = lift_of(found, arguments, self.plan.pattern, mode, floats)
+            lift = outcome if isinstance(outcome, str) else outcome.spec()
+        if isinstance(lift, str):
+            self._unlifted = f"the plan's lift was left: {lift}"
+            return
+        self._run = LiftedRun(found.captured, lift, self.plan.dtype)
+        self._lift_guards = {
+            name: TensorGuard.of(name, reading.tensors[name]) for name in lift.facts
+        }
+
+    def _holds(self, lift: Lift, reading: Reading) -> bool:
+        return lift.key == self._study.key and all(
+            name in reading.tensors and content_digest(reading.tensors[name]) == digest
+            for name, digest in lift.facts.items()
+        )
 
     def _checked(self, arguments: Arguments) -> Reading:
         state = self._study.state
@@ -179,8 +229,9 @@ class Session:
         if self._rows is None or self._rows.pattern is not plan.pattern:
             choice = choose(plan.pattern, "auto", forward=refusal)
             self._rows = replace(
-                plan, coloring=choice.coloring, mode=choice.mode, reason=choice.reason
-            )
+                plan, colored=choice.coloring, mode=choice.mode, reason=choice.reason,
+                lifted_products=None, lift=None,
+            )  # fmt: skip
         return self._rows
 
     def _plan_here(self, source: Function, arguments: Arguments) -> Plan:
@@ -202,11 +253,11 @@ class Session:
         self.engine, self.reasons = engine, tuple(source.reasons)
         return values
 
-    def _aux(self, source: Replay) -> Any:
+    def _aux(self, found: list[Tensor]) -> Any:
         captured = self._study.captured
         assert captured is not None
         if captured.aux is None:
             return None
-        tensors = iter(source.aux_tensors)
+        tensors = iter(found)
         leaves = [next(tensors) if isinstance(a, Tensor) else a for a in captured.aux_leaves]
         return captured.aux.rebuild(leaves)

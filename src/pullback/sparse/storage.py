@@ -23,7 +23,7 @@ from .pattern import SparsityPattern
 if TYPE_CHECKING:
     from .plan import Plan
 
-FORMAT = 1
+FORMAT = 2
 _DAMAGE = (
     ValueError,
     KeyError,
@@ -42,7 +42,7 @@ _CALLER = "Plan.load"
 
 
 def save(plan: Plan, path: str | Path) -> None:
-    pattern, coloring = plan.pattern, plan.coloring
+    pattern, coloring = plan.pattern, plan.colored
     head = {
         "format": FORMAT,
         "torch": plan.torch_version,
@@ -59,12 +59,14 @@ def save(plan: Plan, path: str | Path) -> None:
         "facts": dict(plan.facts),
         "user_pattern": plan.user_pattern,
         "of_one_point": plan.of_one_point,
-        "kind": coloring.kind,
-        "order": coloring.order,
-        "num_colors": coloring.num_colors,
+        "lifted_products": plan.lifted_products,
+        "no_forward": plan.no_forward,
+        "coloring": None if coloring is None else [
+            coloring.kind, coloring.order, coloring.num_colors
+        ],
         "full": pattern.is_full,
-    }
-    arrays = {"colors": coloring.colors.numpy()}
+    }  # fmt: skip
+    arrays = {} if coloring is None else {"colors": coloring.colors.numpy()}
     if not pattern.is_full:
         arrays |= {"indptr": pattern.indptr, "indices": pattern.indices}
     head["arrays"] = _digest(arrays)
@@ -120,32 +122,22 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
 
     shape = (int(head["shape"][0]), int(head["shape"][1]))
     pattern = _pattern(shape, head, arrays)
-    colors = np.asarray(arrays["colors"])
-    count = int(head["num_colors"])
-    lengths = {"rows": shape[0], "columns": shape[1], "bidirectional": sum(shape)}
-    _require(head["kind"] in lengths, f"no coloring is called {head['kind']!r}")
-    _require(colors.shape == (lengths[head["kind"]],), "the coloring has another length")
-    _require(colors.dtype == np.int64, "the colors are no int64")
-    _require(bool(((colors >= -1) & (colors < count)).all()), "a color is out of range")
-    if head["kind"] == "bidirectional":
-        by_columns, rows = colors[shape[0] :], int(colors[: shape[0]].max(initial=-1)) + 1
-        _require(
-            bool(((by_columns < 0) | (by_columns >= rows)).all()), "a column has a row's color"
-        )
-    coloring = Coloring(
-        str(head["kind"]), str(head["order"]), shape, torch.from_numpy(colors.copy()), count
-    )
+    products = head["lifted_products"]
+    _require(products is None or products >= 0, "its number of products is no number")
+    coloring = None if head["coloring"] is None else _coloring(shape, head["coloring"], arrays)
+    _require((coloring is None) == (products is not None), "a lifted plan has no coloring")
     inputs = tuple(_leaf(entry) for entry in head["inputs"])
     outputs = tuple(_leaf(entry) for entry in head["outputs"])
     sizes = (sum(leaf.numel for leaf in outputs), sum(leaf.numel for leaf in inputs))
     _require(sizes == shape, "its inputs and outputs are not of the shape of its matrix")
     kinds = {"rev": ("rows",), "fwd": ("columns",), "mixed": ("bidirectional",)}
     allowed = kinds.get(head["mode"], ("rows", "columns") if head["mode"] == "dense" else ())
-    _require(coloring.kind in allowed, f"mode {head['mode']!r} does not go with its coloring")
+    fits = bool(allowed) if coloring is None else coloring.kind in allowed
+    _require(fits, f"mode {head['mode']!r} does not go with its coloring")
     _require(head["chunk_size"] >= 1, "its chunk size is no positive number")
     plan = Plan(
         pattern=pattern,
-        coloring=coloring,
+        colored=coloring,
         mode=head["mode"],
         reason=head["reason"],
         notes=tuple(head["notes"]),
@@ -158,11 +150,29 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
         facts=dict(head["facts"]),
         user_pattern=bool(head["user_pattern"]),
         of_one_point=bool(head["of_one_point"]),
+        lifted_products=None if products is None else int(products),
+        no_forward=str(head["no_forward"]),
         torch_version=str(head["torch"]),
     )
-    if not plan.assembly.in_order:
+    if coloring is not None and not plan.assembly.in_order:
         sources(pattern, coloring)  # refuses a coloring that does not show every entry alone
     return plan
+
+
+def _coloring(shape: tuple[int, int], head: list[Any], arrays: dict[str, Any]) -> Coloring:
+    kind, order, count = str(head[0]), str(head[1]), int(head[2])
+    colors = np.asarray(arrays["colors"])
+    lengths = {"rows": shape[0], "columns": shape[1], "bidirectional": sum(shape)}
+    _require(kind in lengths, f"no coloring is called {kind!r}")
+    _require(colors.shape == (lengths[kind],), "the coloring has another length")
+    _require(colors.dtype == np.int64, "the colors are no int64")
+    _require(bool(((colors >= -1) & (colors < count)).all()), "a color is out of range")
+    if kind == "bidirectional":
+        by_columns, rows = colors[shape[0] :], int(colors[: shape[0]].max(initial=-1)) + 1
+        _require(
+            bool(((by_columns < 0) | (by_columns >= rows)).all()), "a column has a row's color"
+        )
+    return Coloring(kind, order, shape, torch.from_numpy(colors.copy()), count)
 
 
 def _pattern(

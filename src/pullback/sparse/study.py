@@ -19,7 +19,7 @@ from .capture import capture
 from .captured import Captured, NotCaptured
 from .detect import Detection, detect
 from .draws import generators_kept
-from .leaf import Leaf
+from .leaf import Leaf, values_dtype
 from .pattern import SparsityPattern
 from .products import Existing, Function, Replay, Source
 from .state import Reading, State
@@ -109,6 +109,11 @@ class Study:
     @property
     def inputs(self) -> tuple[Leaf, ...]:
         return self.arguments.inputs
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the values: what the dtypes of inputs and outputs promote to, real."""
+        return values_dtype(self.inputs, self.outputs)
 
     @property
     def notes(self) -> list[str]:

@@ -81,7 +81,8 @@ def _finite(tensor: Tensor) -> Tensor:
     return torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _same_where_finite(left: Tensor, right: Tensor, loose: float) -> bool:
+def same_where_finite(left: Tensor, right: Tensor, loose: float) -> bool:
+    """``same`` but for the entries of which one side is not finite."""
     if same(left, right, loose):
         return True
     usable = left.isfinite() & right.isfinite()
@@ -133,7 +134,7 @@ class Trial:
         apart = [
             k
             for k, (f, e) in enumerate(zip(found, expected, strict=True))
-            if f is not None and e is not None and not _same_where_finite(f, e, self.loose)
+            if f is not None and e is not None and not same_where_finite(f, e, self.loose)
         ]
         if not apart:
             return True

@@ -38,32 +38,39 @@ _INTO = {
     "cat": "tensors",
     "stack": "tensors",
 }
+# Where every result element is one element of the linear arguments, or nothing.
+ON_ELEMENTS = frozenset(
+    [*_ON_SELF, *_GRADIENTS_OF_VIEWS, *_INTO]
+    + "index _unsafe_index index_select gather take".split()
+)
 # Arguments whose data says where elements go.
 _GUIDES = ("index", "indices", "mask")
 
 
 def moved(step: Step) -> Result:
     """The dependence of a result that holds elements of the linear arguments, and zeros."""
-    if step.get("dtype") is not None:
-        raise Declined("it reads the bits of numbers")
-    offsets: dict[fx.Node, int] = {}
-    deps: list[Dependence] = []
-    total = 0
-    for node in step.linear_inputs:
-        found = step.dep_of(node)
-        assert found is not None
-        offsets[node] = total
-        deps.append(found)
-        total += found.numel
-    fixed = _other_tensors(step)
-    where = _checked(step, offsets, fixed, total)
-    ids, table, widened = common_table(deps)
+    deps = [step.dep_of(node) for node in step.linear_inputs]
+    where = placed(step)
+    ids, table, widened = common_table([dep for dep in deps if dep is not None])
     every = np.concatenate([np.zeros(1, dtype=ids[0].dtype), *(i.reshape(-1) for i in ids)])
     results: list[Dependence | None] = [
         Dependence(w.shape, every[w.reshape(-1)], table, widened) for w in where
     ]
     first = results[0] if isinstance(step.graph.metas[step.node], Meta) else None
     return results if first is None else first
+
+
+def placed(step: Step) -> list[npt.NDArray[np.int64]]:
+    """For every place of each result, the number from 1 of the element of the linear arguments
+    (one argument after the other) that stands there, or 0."""
+    if step.get("dtype") is not None:
+        raise Declined("it reads the bits of numbers")
+    offsets: dict[fx.Node, int] = {}
+    total = 0
+    for node in step.linear_inputs:
+        offsets[node] = total
+        total += step.meta_of(node).numel
+    return _checked(step, offsets, _other_tensors(step), total)
 
 
 def _checked(

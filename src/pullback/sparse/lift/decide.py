@@ -1,0 +1,219 @@
+"""The ways to lift a Jacobian, and the cheapest of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from .. import cost
+from ..backward_graph import content_digest
+from ..graph import PullbackGraph
+from ..pattern import INT32_MAX, SparsityPattern
+from ..rules.base import Declined
+from .actions import Actions
+from .cut import Piece, in_stages, whole
+from .factor import Core, Ends, core_of, ends_of, product_pattern, terms_of
+from .settled import Settled
+from .spec import Factor, Lift
+
+# Where one product of a single piece is enough, no further cut can pay.
+_FEW = 2
+_STAGES_AT_MOST = 16
+_PAIRS_AT_MOST = 2**31
+
+
+@dataclass(eq=False)
+class Way:
+    """One way to cut the graph, with what it is estimated to cost in nanoseconds."""
+
+    graph: PullbackGraph
+    pieces: list[Piece]
+    ends: list[Ends]
+    cores: list[Core]
+
+    @property
+    def num_products(self) -> int:
+        return sum(core.num_products for core in self.cores)
+
+    @property
+    def lifts(self) -> bool:
+        """Whether anything was taken out of the differentiated part."""
+        return any(piece.fixed for piece in self.pieces)
+
+    @cached_property
+    def terms(self) -> int:
+        return sum(_terms(e, c) for e, c in zip(self.ends, self.cores, strict=True))
+
+    @cached_property
+    def patterns(self) -> list[SparsityPattern]:
+        """Of the factors; the only one has that of the whole."""
+        if len(self.pieces) == 1:
+            return []
+        return [product_pattern(e, c) for e, c in zip(self.ends, self.cores, strict=True)]
+
+    @cached_property
+    def pairs(self) -> list[int]:
+        """Products of two numbers in each multiplication of factors, from the left."""
+        if len(self.pieces) == 1:
+            return []
+        found, product = [], _marks(self.patterns[0])
+        for pattern in self.patterns[1:]:
+            lengths = np.diff(pattern.indptr)
+            found.append(int(lengths[product.indices].sum(dtype=np.int64)))
+            if sum(found) > _PAIRS_AT_MOST:
+                raise Declined("multiplying its factors takes too long")
+            product = product @ _marks(pattern)
+            product.data[:] = 1
+            self.products.append(SparsityPattern._of_stored(_sorted(product)))
+        return found
+
+    @cached_property
+    def products(self) -> list[SparsityPattern]:
+        return []
+
+    def cost(self, nnz: int) -> float:
+        total = cost.adding(self.terms, nnz)
+        for piece, core in zip(self.pieces, self.cores, strict=True):
+            count, (rows, columns) = core.num_products, core.pattern.shape
+            total += cost.work(self.graph, piece.varying, count)
+            total += cost.seeding(count, rows) + cost.seeding(count, columns)
+        entries = [p.nnz for p in self.products] if self.pairs else []
+        return total + sum(
+            cost.multiplying(n, e) for n, e in zip(self.pairs, entries, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """The best way found, if any, and its estimated cost; else ``reason`` says why there is none."""
+
+    lift: Lift | None
+    cost: float
+    reason: str
+    relied: frozenset[str] = frozenset()
+
+
+class Lifter:
+    """Finds ways to lift one captured graph, whose Jacobian has ``pattern``.
+
+    ``tensors`` are the graph's inputs at the sample, ``key`` its structure; ``mode`` and
+    ``forward`` (asked once, says why there are no products J t) bind the products of the parts.
+    """
+
+    def __init__(
+        self,
+        caller: str,
+        graph: PullbackGraph,
+        tensors: Sequence[Tensor],
+        pattern: SparsityPattern,
+        key: str,
+        mode: str,
+        forward: Callable[[], str],
+        floats: bool = True,
+    ) -> None:
+        self._caller, self._graph, self._pattern = caller, graph, pattern
+        self._key, self._mode, self._forward = key, mode, forward
+        self._settled = Settled(graph, tensors, floats)
+        self._tensors = {i.name: t for i, t in zip(graph.inputs, tensors, strict=False)}
+        self._actions = Actions(graph, self._settled)
+        self._factors_multiply = all(
+            i.meta.device.type == "cpu" and _is_native(i.meta.dtype)
+            for i in graph.inputs
+            if i.kind in ("primal", "cotangent")
+        )
+
+    def best(self) -> Way | str:
+        """The cheapest way, or why there is none."""
+        if self._pattern.nnz > INT32_MAX:
+            return "it has more entries than 32-bit numbers count"
+        found: list[Way] = []
+        reason = "nothing but its differentiated part would be left"
+        try:
+            one = self._way([whole(self._graph, self._actions)])
+            if one.lifts:
+                found.append(one)
+            few = one.num_products <= _FEW
+        except Declined as why:
+            reason, few = str(why), False
+        if not few and self._factors_multiply:
+            pieces = in_stages(self._caller, self._graph, self._actions)
+            if 1 < len(pieces) <= _STAGES_AT_MOST:
+                try:
+                    several = self._way(pieces)
+                    several.cost(self._pattern.nnz)
+                    found.append(several)
+                except Declined as why:
+                    reason = str(why)
+        return min(found, key=lambda way: way.cost(self._pattern.nnz)) if found else reason
+
+    def _way(self, pieces: list[Piece]) -> Way:
+        ends = [ends_of(self._graph, piece, self._actions) for piece in pieces]
+        cores = [self._core(p, e) for p, e in zip(pieces, ends, strict=True)]
+        return Way(self._graph, pieces, ends, cores)
+
+    def _core(self, piece: Piece, ends: Ends) -> Core:
+        mode = "auto" if self._mode in ("mixed", "dense") else self._mode
+        found = core_of(self._caller, self._graph, piece, ends, mode)
+        if found.choice.coloring.split.columns and (refusal := self._forward()):
+            return found.colored("rev", refusal)
+        return found
+
+    def spec(self, way: Way) -> Lift:
+        """Raises ``Declined`` where the parts do not fit the pattern of the whole."""
+        numbers = {node: k for k, node in enumerate(self._graph.nodes)}
+        patterns = way.patterns or [self._pattern]
+        factors = []
+        for ends, core, pattern in zip(way.ends, way.cores, patterns, strict=True):
+            factors.append(
+                Factor(
+                    tuple(numbers[n] for n in ends.entries),
+                    tuple(numbers[n] for n in ends.exits),
+                    core.choice.coloring,
+                    core.choice.mode,
+                    terms_of(ends, core, pattern),
+                    pattern,
+                )
+            )
+        products = tuple(way.products)
+        if products and self._pattern.missing(products[-1]) is not None:
+            raise Declined("a product of its factors falls outside of the pattern")
+        if products:
+            products = (*products[:-1], self._pattern)
+        facts = {
+            name: content_digest(self._tensors[name])
+            for name in sorted(self._settled.facts)
+            if name in self._tensors
+        }
+        return Lift(tuple(factors), products, self._key, facts)
+
+    @property
+    def relied(self) -> set[str]:
+        return self._settled.facts
+
+
+def _terms(ends: Ends, core: Core) -> int:
+    into = np.diff(scipy.sparse.csr_array(ends.M).indptr).astype(np.int64)
+    out_of = np.diff(ends.S.indptr).astype(np.int64)
+    rows = np.repeat(np.arange(core.pattern.shape[0]), np.diff(core.pattern.indptr))
+    return int((into[rows] * out_of[core.pattern.indices]).sum()) + int(ends.D.nnz)
+
+
+def _marks(pattern: SparsityPattern) -> Any:
+    parts = (np.ones(pattern.nnz), pattern.indices, pattern.indptr)
+    return scipy.sparse.csr_array(parts, shape=pattern.shape)
+
+
+def _sorted(matrix: Any) -> Any:
+    matrix.sort_indices()
+    return matrix
+
+
+def _is_native(dtype: torch.dtype) -> bool:
+    return dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128)

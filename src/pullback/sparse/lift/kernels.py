@@ -1,0 +1,225 @@
+"""Compiled loops over sparse rows with weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Ints = npt.NDArray[np.integer[Any]]
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@njit(cache=True, nogil=True)
+def row_sizes(ids: Ints, indptr: Ints) -> Ints:
+    """Where each element's row starts once all rows stand one after the other."""
+    out = np.zeros(ids.size + 1, dtype=np.int64)
+    for e in range(ids.size):
+        out[e + 1] = out[e] + indptr[ids[e] + 1] - indptr[ids[e]]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def spread_rows(
+    ids: Ints, indptr: Ints, indices: Ints, weights: Floats, factors: Floats, scale: float,
+    out: Ints, filled: Ints, weighed: Floats,
+) -> None:  # fmt: skip
+    """The rows ``ids``, times ``scale`` and a factor each (one for all, where it has one entry)."""
+    single = factors.size == 1
+    for e in range(ids.size):
+        factor = scale * (factors[0] if single else factors[e])
+        at = out[e]
+        for k in range(indptr[ids[e]], indptr[ids[e] + 1]):
+            filled[at] = indices[k]
+            weighed[at] = factor * weights[k]
+            at += 1
+
+
+@njit(cache=True, nogil=True)
+def added_rows(
+    ids: Ints, indptr: Ints, indices: Ints, weights: Floats, scale: float,
+    other: Ints, other_indptr: Ints, other_indices: Ints, other_weights: Floats,
+    other_scale: float, out: Ints, filled: Ints, weighed: Floats,
+) -> None:  # fmt: skip
+    """Element by element the sum of two rows whose indices ascend. ``out`` starts all zero."""
+    at = 0
+    for e in range(ids.size):
+        i, end = indptr[ids[e]], indptr[ids[e] + 1]
+        j, stop = other_indptr[other[e]], other_indptr[other[e] + 1]
+        while i < end or j < stop:
+            if j >= stop or (i < end and indices[i] < other_indices[j]):
+                filled[at] = indices[i]
+                weighed[at] = scale * weights[i]
+                i += 1
+            elif i >= end or other_indices[j] < indices[i]:
+                filled[at] = other_indices[j]
+                weighed[at] = other_scale * other_weights[j]
+                j += 1
+            else:
+                filled[at] = indices[i]
+                weighed[at] = scale * weights[i] + other_scale * other_weights[j]
+                i += 1
+                j += 1
+            at += 1
+        out[e + 1] = at
+
+
+@njit(cache=True, nogil=True)
+def count_terms(
+    left_ptr: Ints, left: Ints, mid_ptr: Ints, mid: Ints, right_ptr: Ints, right: Ints,
+    ptr: Ints, cols: Ints, width: int, counts: Ints,
+) -> None:  # fmt: skip
+    """How many products ``left * mid * right`` fall on each entry of a CSR pattern."""
+    place = np.full(width, -1, dtype=np.int64)
+    for i in range(ptr.size - 1):
+        for e in range(ptr[i], ptr[i + 1]):
+            place[cols[e]] = e
+        for p in range(left_ptr[i], left_ptr[i + 1]):
+            b = left[p]
+            for q in range(mid_ptr[b], mid_ptr[b + 1]):
+                a = mid[q]
+                for r in range(right_ptr[a], right_ptr[a + 1]):
+                    e = place[right[r]]
+                    if e >= 0:
+                        counts[e + 1] += 1
+        for e in range(ptr[i], ptr[i + 1]):
+            place[cols[e]] = -1
+
+
+@njit(cache=True, nogil=True)
+def fill_terms(
+    left_ptr: Ints, left: Ints, left_weights: Floats, mid_ptr: Ints, mid: Ints, source: Ints,
+    right_ptr: Ints, right: Ints, right_weights: Floats, ptr: Ints, cols: Ints, width: int,
+    starts: Ints, sources: Ints, weights: Floats,
+) -> None:  # fmt: skip
+    """The products of ``count_terms``: for every entry, what it reads and with which weight.
+
+    ``starts`` holds where each entry's run begins, and is left holding where it ends.
+    """
+    place = np.full(width, -1, dtype=np.int64)
+    for i in range(ptr.size - 1):
+        for e in range(ptr[i], ptr[i + 1]):
+            place[cols[e]] = e
+        for p in range(left_ptr[i], left_ptr[i + 1]):
+            b = left[p]
+            for q in range(mid_ptr[b], mid_ptr[b + 1]):
+                a = mid[q]
+                for r in range(right_ptr[a], right_ptr[a + 1]):
+                    e = place[right[r]]
+                    if e >= 0:
+                        sources[starts[e]] = source[q]
+                        weights[starts[e]] = left_weights[p] * right_weights[r]
+                        starts[e] += 1
+        for e in range(ptr[i], ptr[i + 1]):
+            place[cols[e]] = -1
+
+
+@njit(cache=True, nogil=True)
+def merge_equal_terms(ptr: Ints, sources: Ints, weights: Floats) -> int:
+    """Add up, in place, the weights of terms of one entry that read the same; how many are left.
+
+    Those that cancel exactly are dropped. ``ptr`` is rewritten.
+    """
+    at = 0
+    begin = ptr[0]
+    for e in range(ptr.size - 1):
+        end = ptr[e + 1]
+        first = at
+        for k in range(begin, end):
+            for j in range(first, at):
+                if sources[j] == sources[k]:
+                    weights[j] += weights[k]
+                    break
+            else:
+                sources[at] = sources[k]
+                weights[at] = weights[k]
+                at += 1
+        kept = first
+        for j in range(first, at):
+            if weights[j] != 0:
+                sources[kept] = sources[j]
+                weights[kept] = weights[j]
+                kept += 1
+        at = kept
+        begin = end
+        ptr[e + 1] = at
+    return at
+
+
+@njit(cache=True, nogil=True)
+def dense_entries(
+    indptr: Ints, indices: Ints, weights: Floats, ptr: Ints, cols: Ints, width: int, out: Floats
+) -> int:
+    """Add a CSR matrix to the values of a CSR pattern of the same rows; how many fall outside."""
+    place = np.full(width, -1, dtype=np.int64)
+    lost = 0
+    for i in range(ptr.size - 1):
+        for e in range(ptr[i], ptr[i + 1]):
+            place[cols[e]] = e
+        for k in range(indptr[i], indptr[i + 1]):
+            e = place[indices[k]]
+            if e >= 0:
+                out[e] += weights[k]
+            elif weights[k] != 0:
+                lost += 1
+        for e in range(ptr[i], ptr[i + 1]):
+            place[cols[e]] = -1
+    return lost
+
+
+@njit(cache=True, nogil=True)
+def multiply_rows(
+    first: int, last: int, a_ptr: Ints, a: Ints, a_values: Floats, b_ptr: Ints, b: Ints,
+    b_values: Floats, ptr: Ints, cols: Ints, width: int, out: Floats,
+) -> None:  # fmt: skip
+    """The values of some rows of a product of two CSR matrices, in a pattern that holds it all."""
+    sums = np.zeros(width, dtype=out.dtype)
+    for i in range(first, last):
+        for p in range(a_ptr[i], a_ptr[i + 1]):
+            factor = a_values[p]
+            for q in range(b_ptr[a[p]], b_ptr[a[p] + 1]):
+                sums[b[q]] += factor * b_values[q]
+        for e in range(ptr[i], ptr[i + 1]):
+            out[e] = sums[cols[e]]
+            sums[cols[e]] = 0
+
+
+@njit(cache=True, nogil=True)
+def gather(first: int, last: int, sources: Ints, flat: Floats, out: Floats) -> None:
+    for e in range(first, last):
+        out[e] = flat[sources[e]]
+
+
+@njit(cache=True, nogil=True)
+def gather_weighed(
+    first: int, last: int, sources: Ints, weights: Floats, flat: Floats, out: Floats
+) -> None:
+    for e in range(first, last):
+        out[e] = weights[e] * flat[sources[e]]
+
+
+@njit(cache=True, nogil=True)
+def add_up(
+    first: int, last: int, starts: Ints, sources: Ints, weights: Floats, template: Floats,
+    flat: Floats, out: Floats,
+) -> None:  # fmt: skip
+    for e in range(first, last):
+        total = template[e]
+        for k in range(starts[e], starts[e + 1]):
+            total += weights[k] * flat[sources[k]]
+        out[e] = total
+
+
+@njit(cache=True, nogil=True)
+def update(
+    first: int, last: int, places: Ints, starts: Ints, sources: Ints, weights: Floats,
+    template: Floats, flat: Floats, out: Floats,
+) -> None:  # fmt: skip
+    """``add_up`` at some places of ``out``; ``template`` has an entry for each of them."""
+    for r in range(first, last):
+        total = template[r]
+        for k in range(starts[r], starts[r + 1]):
+            total += weights[k] * flat[sources[k]]
+        out[places[r]] = total

@@ -1,0 +1,58 @@
+"""How a lifted Jacobian is evaluated, without its function: positions in a graph, and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..coloring import Coloring
+from ..pattern import SparsityPattern
+from .factor import Terms
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """One factor: the numbers, in the order of the graph's nodes, of the tensors that enter its
+    differentiated part and of those that leave it; the coloring of that part; its assembly.
+
+    ``pattern`` is that of the factor's matrix, (start elements, end elements).
+    """
+
+    entries: tuple[int, ...]
+    exits: tuple[int, ...]
+    coloring: Coloring
+    mode: str
+    terms: Terms
+    pattern: SparsityPattern
+
+
+@dataclass(frozen=True, eq=False)
+class Lift:
+    """``J = G_1 G_2 ... G_K``; ``products[k]`` is the pattern of the first ``k + 2`` factors.
+
+    It holds for graphs of one ``key``, and while the floating point tensors in ``facts`` (name to
+    digest) keep their content.
+    """
+
+    factors: tuple[Factor, ...]
+    products: tuple[SparsityPattern, ...]
+    key: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def num_products(self) -> int:
+        return sum(f.coloring.num_colors for f in self.factors)
+
+    @property
+    def index_bytes(self) -> int:
+        """Of the arrays that are kept beside the pattern of the whole."""
+        inner = [f.pattern for f in self.factors[:-1]] + list(self.products[:-1])
+        if len(self.factors) > 1:
+            inner.append(self.factors[-1].pattern)
+        kept = sum(p.indices.nbytes + p.indptr.nbytes for p in inner)
+        return kept + sum(f.terms.nbytes for f in self.factors)
+
+    @property
+    def mode(self) -> str:
+        modes = {f.mode for f in self.factors if f.coloring.num_colors}
+        return modes.pop() if len(modes) == 1 else "mixed" if modes else "rev"

@@ -1,0 +1,252 @@
+"""Evaluation along a lift: the differentiated parts are run, the rest is a fixed assembly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .._engines import climb_down
+from .assemble import Assembler, multiply
+from .captured import Captured, without_autocast
+from .graph import Meta, PullbackGraph, extract, ignores_values
+from .lift.linear import lanes_of, reals
+from .lift.settled import stand_in
+from .lift.spec import Factor, Lift
+from .pattern import SparsityPattern
+from .products import NO_BATCHING
+
+# Seeds of this many bytes are kept from call to call; larger ones are made for every chunk.
+_KEPT_SEEDS = 2**23
+
+
+class LiftedRun:
+    """The values of one lift of one captured graph, at any tensors."""
+
+    def __init__(self, captured: Captured, lift: Lift, dtype: torch.dtype) -> None:
+        graph = captured.graph
+        self._captured, self._dtype = captured, dtype
+        self._device = graph.cotangents[0].meta.device
+        self.reasons: list[str] = []
+        self._parts = [
+            _Part(captured, factor, dtype, self._device, self.reasons) for factor in lift.factors
+        ]
+        handed = dict.fromkeys(n for part in self._parts for n in part.reads)
+        self._handed = list(handed)
+        self._forward = extract(
+            graph,
+            [i.node for i in graph.inputs if i.kind != "cotangent"],
+            [n for n in graph.nodes if n.op in ("call_function", "get_attr") and n not in graph.late],
+            (*handed, *graph.results[len(graph.primals) + graph.num_outputs :]),
+        )
+        self._chain = [
+            (_ends(a.pattern), _ends(b.pattern), _ends(product), product.shape[1])
+            for a, b, product in _multiplied(lift)
+        ]
+
+    def values(self, tensors: Sequence[Tensor], chunk_size: int) -> tuple[Tensor, list[Tensor]]:
+        """The values, shape ``(nnz,)``, and the tensors of aux."""
+        with without_autocast():
+            with torch.enable_grad():
+                results = self._forward(*tensors)
+            with torch.no_grad():
+                at = dict(zip(self._handed, results, strict=False))
+                found = [part.values(at, chunk_size) for part in self._parts]
+        product = found[0]
+        for (a, b, pattern, width), values in zip(self._chain, found[1:], strict=True):
+            product = multiply(a, product, b, values, pattern, width)
+        return product, list(results[len(self._handed) :])
+
+    @property
+    def forms(self) -> list[str]:
+        """How each factor's values are put together."""
+        return [part.assembler.form for part in self._parts]
+
+
+def _multiplied(lift: Lift) -> list[tuple[Any, Factor, SparsityPattern]]:
+    found: list[tuple[Any, Factor, SparsityPattern]] = []
+    before: Any = lift.factors[0]
+    for factor, product in zip(lift.factors[1:], lift.products, strict=True):
+        found.append((before, factor, product))
+        before = _Product(product)
+    return found
+
+
+class _Product:
+    def __init__(self, pattern: SparsityPattern) -> None:
+        self.pattern = pattern
+
+
+def _ends(pattern: SparsityPattern) -> tuple[Any, Any]:
+    return pattern.indptr.astype(np.int64), pattern.indices.astype(np.int32, copy=False)
+
+
+class _Part:
+    """The differentiated part of one factor."""
+
+    def __init__(
+        self, captured: Captured, factor: Factor, dtype: torch.dtype, device: torch.device,
+        reasons: list[str],
+    ) -> None:  # fmt: skip
+        graph = captured.graph
+        nodes = graph.nodes
+        self._entries = [nodes[k] for k in factor.entries]
+        self._exits = [nodes[k] for k in factor.exits]
+        self._metas = [_meta(graph, n) for n in self._entries]
+        self._ends = [_meta(graph, n) for n in self._exits]
+        self._coloring, self._split = factor.coloring, factor.coloring.split
+        self._dtype, self._device, self._reasons = dtype, device, reasons
+        self._batches = captured.batches
+        self.reads, self._linear = _linear_part(graph, self._entries, self._exits)
+        self._transposed: fx.GraphModule | None = None
+        length = self._split.rows * sum(map(reals, self._ends))
+        length += self._split.columns * sum(map(reals, self._metas))
+        self.assembler = Assembler(factor.terms, length, dtype, device)
+        self._seeds: dict[bool, list[Tensor]] = {}
+
+    def values(self, at: dict[fx.Node, Any], chunk_size: int) -> Tensor:
+        handed = [at[n] for n in self.reads]
+        found = []
+        if self._split.rows:
+            found += self._products(True, lambda s: self._linear(*handed, *s), chunk_size)
+        if self._split.columns:
+            if self._transposed is None:
+                self._transposed = self._transpose(handed)
+            down = self._transposed
+            found += self._products(False, lambda s: down(*handed, *s), chunk_size)
+        flat = [f.reshape(-1) for f in found]
+        if not flat:
+            return self.assembler(torch.zeros(0, dtype=self._dtype, device=self._device))
+        whole = flat[0] if len(flat) == 1 else torch.cat(flat)
+        return self.assembler(whole.to(self._dtype))
+
+    def _products(self, along_rows: bool, run: Any, chunk_size: int) -> list[Tensor]:
+        """All products of one kind, in pieces that follow one another in the flattened order."""
+        count = self._split.rows if along_rows else self._split.columns
+        like = self._ends if along_rows else self._metas
+        if count == 1:
+            return [_real(r) for r in run([s[0] for s in self._seeded(along_rows, 0, 1)])]
+        pieces = []
+        for start in range(0, count, chunk_size):
+            stop = min(start + chunk_size, count)
+            order = ("vmap", "loop") if self._batches and stop > start + 1 else ("loop",)
+            batch = climb_down(
+                run,
+                self._seeded(along_rows, start, stop),
+                [torch.empty((), dtype=m.dtype, device=m.device).expand(m.shape) for m in like],
+                stop - start,
+                order=order,
+            )
+            self._note(batch.reasons)
+            flat = [_real(g).reshape(stop - start, -1) for g in batch.gradients]
+            pieces.append(flat[0] if len(flat) == 1 else torch.cat(flat, dim=1))
+        return pieces
+
+    def _note(self, reasons: Sequence[str]) -> None:
+        mine = [*reasons] if self._batches else [NO_BATCHING, *reasons]
+        self._reasons += [r for r in mine if r not in self._reasons]
+
+    def _seeded(self, along_rows: bool, start: int, stop: int) -> list[Tensor]:
+        """The seeds of some colors, one tensor for each entry (or exit)."""
+        count = self._split.rows if along_rows else self._split.columns
+        metas = self._metas if along_rows else self._ends
+        size = count * sum(reals(m) * m.dtype.itemsize for m in metas)
+        if start == 0 and stop == count and along_rows in self._seeds:
+            return self._seeds[along_rows]
+        coloring = self._coloring
+        colors = coloring.row_colors if along_rows else coloring.col_colors
+        wanted = torch.arange(start, stop, device=self._device).unsqueeze(1)
+        found, at = [], 0
+        for meta in metas:
+            piece = colors[at : at + reals(meta)].to(self._device)
+            found.append(_seed(piece == wanted, meta))
+            at += reals(meta)
+        if start == 0 and stop == count and size <= _KEPT_SEEDS:
+            self._seeds[along_rows] = found
+        return found
+
+    def _transpose(self, handed: Sequence[Any]) -> fx.GraphModule:
+        """The part as a map from exits to entries, traced once: J t of what it computes."""
+        tensors = [h for h in handed if isinstance(h, Tensor)]
+        zeros = [torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in self._metas]
+        ends = [torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in self._ends]
+        cut = len(handed)
+        assert len(tensors) == cut
+
+        def down(*given: Tensor) -> Any:
+            with torch.enable_grad():
+                pull = torch.func.vjp(lambda *w: self._linear(*given[:cut], *w), *zeros)[1]
+            return pull(tuple(given[cut:]))
+
+        return make_fx(down)(*handed, *ends)
+
+
+def _linear_part(
+    graph: PullbackGraph, entries: Sequence[fx.Node], exits: Sequence[fx.Node]
+) -> tuple[list[fx.Node], fx.GraphModule]:
+    """What it reads of the forward part, and ``(*read, *entries) -> exits``."""
+    late, known = graph.late, set(entries)
+    inside: set[fx.Node] = set()
+    shapes: dict[fx.Node, None] = {}
+    stack = [n for n in exits if n not in known]
+    while stack:
+        node = stack.pop()
+        if node in inside or node in known:
+            continue
+        if node not in graph.linear and ignores_values(node):
+            shapes[node] = None
+            continue
+        inside.add(node)
+        stack.extend(n for n in node.all_input_nodes if n in late)
+    nodes = [n for n in graph.nodes if n in inside]
+    used = [n for node in nodes for n in node.all_input_nodes]
+    reads = list(dict.fromkeys(n for n in used if n not in late))
+    constants = {n: _of_shape(graph, n) for n in shapes}
+    module = extract(graph, [*reads, *constants, *entries], nodes, tuple(exits))
+    if not constants:
+        return reads, module
+    for placeholder, value in zip(
+        [n for n in module.graph.nodes if n.op == "placeholder"][len(reads) :],
+        constants.values(),
+        strict=False,
+    ):
+        name = f"shape_{placeholder.name}"
+        module.register_buffer(name, value, persistent=False)
+        with module.graph.inserting_after(placeholder):
+            placeholder.replace_all_uses_with(module.graph.get_attr(name))
+        module.graph.erase_node(placeholder)
+    module.recompile()
+    return reads, module
+
+
+def _of_shape(graph: PullbackGraph, node: fx.Node) -> Tensor:
+    args, kwargs = fx.node.map_arg(
+        (node.args, node.kwargs), lambda n: stand_in(graph, n)
+    )
+    target: Any = node.target
+    found: Tensor = target(*args, **kwargs)
+    return found
+
+
+def _seed(marks: Tensor, meta: Meta) -> Tensor:
+    count = marks.shape[0]
+    if lanes_of(meta) == 1:
+        return marks.to(meta.dtype).reshape(count, *meta.shape)
+    real = marks.to(torch.empty(0, dtype=meta.dtype).real.dtype)
+    return torch.view_as_complex(real.reshape(count, *meta.shape, 2).contiguous())
+
+
+def _real(found: Tensor) -> Tensor:
+    found = found.detach()
+    whole = torch.view_as_real(found.resolve_conj()) if found.is_complex() else found
+    return whole.resolve_neg().reshape(-1) if whole.dim() == 0 else whole.resolve_neg()
+
+
+def _meta(graph: PullbackGraph, node: fx.Node) -> Meta:
+    meta = graph.metas[node]
+    assert isinstance(meta, Meta)
+    return meta

@@ -1,0 +1,129 @@
+"""Whether and how the Jacobian of a studied function is lifted, and the proof that it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from . import cost
+from .arguments import Arguments, devices_of
+from .captured import Captured
+from .coloring import Coloring
+from .lift.cut import calls_of
+from .lift.decide import Lifter, Way
+from .lift.spec import Lift
+from .lifted import LiftedRun
+from .pattern import SparsityPattern
+from .products import Replay
+from .rules.base import Declined
+from .study import Study
+from .trial import same_where_finite, weights
+
+LIFTED_MODES = ("auto", "fwd", "rev")
+
+
+@dataclass(frozen=True)
+class Lifting:
+    """The best way to lift: its estimated cost, its products in words, and how to work it out."""
+
+    cost: float
+    products: str
+    spec: Callable[[], Lift | str]
+
+
+def lift_of(
+    found: Study,
+    arguments: Arguments,
+    pattern: SparsityPattern,
+    mode: str,
+    floats: bool = True,
+) -> Lifting | str:
+    """The best way to lift what was captured, or why there is none."""
+    captured = found.captured
+    if captured is None:
+        return "there is no captured graph"
+    if mode not in LIFTED_MODES:
+        return f"mode {mode!r} was asked for"
+    if not pattern.nnz:
+        return "the Jacobian has no entry"
+    graph = captured.graph
+    tensors = found.tensors(arguments, found.reading)
+    try:
+        lifter = Lifter(
+            found.caller, graph, tensors, pattern, found.key, mode,
+            lambda: found.forward_refusal, floats,
+        )  # fmt: skip
+        way = lifter.best()
+    except Declined as reason:
+        return str(reason)
+    if isinstance(way, str):
+        return way
+
+    def spec() -> Lift | str:
+        try:
+            lift = lifter.spec(way)
+        except Declined as reason:
+            return str(reason)
+        return _disproved(found, captured, arguments, pattern, lift) or lift
+
+    return Lifting(way.cost(pattern.nnz), _in_words(way), spec)
+
+
+def _in_words(way: Way) -> str:
+    rows = sum(core.choice.coloring.split.rows for core in way.cores)
+    columns = way.num_products - rows
+    kinds = [f"{k} {kind}{'s' * (k > 1)}" for k, kind in ((rows, "VJP"), (columns, "JVP")) if k]
+    products = " and ".join(kinds) or "no product"
+    if len(way.pieces) == 1:
+        return f"{products} of the part that varies"
+    return f"{products} of {len(way.pieces)} sparse factors"
+
+
+def _disproved(
+    found: Study, captured: Captured, arguments: Arguments, pattern: SparsityPattern, lift: Lift
+) -> str:
+    """Why a lift is not believed: a random product with its matrix is not that of the graph."""
+    tensors = found.tensors(arguments, found.reading)
+    count = len(captured.owned)
+    dtype = found.dtype
+    with torch.random.fork_rng(devices=devices_of(tensors)), torch.no_grad():
+        state = torch.get_rng_state()
+        here = [*(t.clone() for t in tensors[:count]), *tensors[count:]]
+        source = Replay(captured, here, arguments.primals)
+        v = torch.cat([w.reshape(-1) for w in weights(source.outputs)]).to(dtype)
+        truth = source.rev(v[None])[0].to(dtype)
+        torch.set_rng_state(state)
+        here = [*(t.clone() for t in tensors[:count]), *tensors[count:]]
+        values, _ = LiftedRun(captured, lift, dtype).values(here, lift.num_products or 1)
+    product = values.new_zeros(pattern.shape[1])
+    if pattern.is_full:
+        product = v @ values.reshape(pattern.shape)
+    else:
+        cols = torch.from_numpy(pattern.indices).to(values.device)
+        product.index_add_(0, cols, values * v[pattern.rows.to(values.device)])
+    if same_where_finite(product, truth, captured.graph.rounding):
+        return ""
+    return "its values differ from those of the whole graph"
+
+
+def fewest_products(pattern: SparsityPattern) -> int:
+    """No coloring of the rows or of the columns alone takes fewer."""
+    m, n = pattern.shape
+    if pattern.is_full:
+        return min(m, n)
+    longest = int(np.diff(pattern.indptr).max(initial=0))
+    return min(longest, int(np.bincount(pattern.indices, minlength=1).max(initial=0)))
+
+
+def plain_cost(found: Study, pattern: SparsityPattern, products: Coloring | int) -> float:
+    """Of coloring the whole Jacobian, in nanoseconds."""
+    assert found.captured is not None
+    graph = found.captured.graph
+    count = products if isinstance(products, int) else products.num_colors
+    total = cost.work(graph, calls_of(graph), count) + sum(
+        cost.seeding(count, size) for size in pattern.shape
+    )
+    return total + (0 if pattern.is_full else cost.gathering(pattern.nnz))
