@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,9 @@ class Assembler:
         sources = terms.sources
         if terms.weights is None:
             return "gather", self._native(kernels.gather, sources)
-        return "scaled gather", self._native(kernels.gather_weighed, sources, self._own(terms.weights))
+        return "scaled gather", self._native(
+            kernels.gather_weighed, sources, self._own(terms.weights)
+        )
 
     def _sums(self, terms: Terms) -> Callable[[Tensor], Tensor]:
         template = np.zeros(self.nnz) if terms.template is None else terms.template
@@ -147,9 +150,8 @@ def in_blocks(count: int, run: Callable[[int, int], None], share: int = _BLOCK) 
         run(0, count)
         return
     cuts = [count * k // threads for k in range(threads + 1)]
-    for future in [
-        _pool(threads).submit(run, a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)
-    ]:
+    pool = _pool(threads)
+    for future in [pool.submit(run, first, last) for first, last in pairwise(cuts)]:
         future.result()
 
 

@@ -13,7 +13,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from .. import _checks
 from .arguments import Arguments, devices_of, fresh
 from .captured import NotCaptured, Recorded, without_autocast
-from .graph import Input, Meta, PullbackGraph, drop_detaches, is_draw, is_needed
+from .graph import (
+    Input,
+    Meta,
+    PullbackGraph,
+    drop_detaches,
+    is_draw,
+    is_needed,
+    merge_equal_calls,
+)
 from .owners import Owners
 from .tape import Tape
 
@@ -59,6 +67,7 @@ def functional(
     except Exception as error:  # torch fails here in many ways, INTERNAL ASSERT among them
         raise NotCaptured(f"torch cannot free it of writes: {_checks.first_line(error)}") from None
     drop_detaches(pure)
+    merge_equal_calls(pure)
     kinds = (
         [("owned", path) for path in owned]
         + [("primal", name) for name in arguments.primal_names]

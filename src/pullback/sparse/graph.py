@@ -279,6 +279,39 @@ def drop_detaches(module: fx.GraphModule) -> None:
     module.recompile()
 
 
+def merge_equal_calls(module: fx.GraphModule) -> None:
+    """Let calls of one operator on the same operands be one. The graph must write nowhere before
+    its last calls, which are left alone."""
+    seen: dict[Any, fx.Node] = {}
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or is_needed(node) or "empty" in packet_name(node):
+            continue
+        if any(n.op == "call_function" and _writes(n) for n in node.all_input_nodes):
+            continue
+        key = (node.target, _spelled(node.args), _spelled(dict(node.kwargs)))
+        first = seen.setdefault(key, node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            module.graph.erase_node(node)
+    module.recompile()
+
+
+def _spelled(value: Any) -> Any:
+    """Equal only for equal operands: 1, 1.0 and True are three, and so are 0.0 and -0.0."""
+    if isinstance(value, (list, tuple)):
+        return (type(value).__name__, *map(_spelled, value))
+    if isinstance(value, dict):
+        return tuple((name, _spelled(value[name])) for name in sorted(value))
+    if isinstance(value, slice):
+        return ("slice", _spelled(value.start), _spelled(value.stop), _spelled(value.step))
+    return value if isinstance(value, fx.Node) else (type(value), repr(value))
+
+
+def _writes(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
+
+
 def split(graph: PullbackGraph) -> tuple[fx.GraphModule, fx.GraphModule, list[fx.Node]]:
     """The forward part and the linear part as two modules, and the nodes handed from one to the
     other: ``forward(*inputs but cotangents) -> (handed..., outputs...)`` and

@@ -40,7 +40,11 @@ class LiftedRun:
         self._forward = extract(
             graph,
             [i.node for i in graph.inputs if i.kind != "cotangent"],
-            [n for n in graph.nodes if n.op in ("call_function", "get_attr") and n not in graph.late],
+            [
+                n
+                for n in graph.nodes
+                if n.op in ("call_function", "get_attr") and n not in graph.late
+            ],
             (*handed, *graph.results[len(graph.primals) + graph.num_outputs :]),
         )
         self._chain = [
@@ -224,9 +228,7 @@ def _linear_part(
 
 
 def _of_shape(graph: PullbackGraph, node: fx.Node) -> Tensor:
-    args, kwargs = fx.node.map_arg(
-        (node.args, node.kwargs), lambda n: stand_in(graph, n)
-    )
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: stand_in(graph, n))
     target: Any = node.target
     found: Tensor = target(*args, **kwargs)
     return found

@@ -158,9 +158,7 @@ def _colored(caller: str, plan: Plan, found: Study, mode: str) -> Plan:
     )
 
 
-def _lifted(
-    plan: Plan, found: Study, lifting: Lifting, mode: str, *, certain: bool
-) -> Plan | None:
+def _lifted(plan: Plan, found: Study, lifting: Lifting, mode: str, *, certain: bool) -> Plan | None:
     """The plan along a lift, unless coloring the whole Jacobian costs less."""
     pattern = plan.pattern
     fewest = fewest_products(pattern)

@@ -135,7 +135,7 @@ class Session:
         changed it is worked out again, without them: they will change again.
         """
         changed = any(
-            not guard.holds(reading.tensors[name], trust=self._trust)
+            not guard.holds(tensor_named(name, arguments, reading), trust=self._trust)
             for name, guard in self._lift_guards.items()
         )
         if self._run is None or changed:
@@ -148,7 +148,7 @@ class Session:
         found = replace(self._study, arguments=arguments, reading=reading)
         assert found.captured is not None
         lift: Lift | str | None = self.plan.lift
-        if not (floats and isinstance(lift, Lift) and self._holds(lift, reading)):
+        if not (floats and isinstance(lift, Lift) and self._holds(lift, arguments, reading)):
             mode = self.plan.mode if self.plan.mode in LIFTED_MODES else "auto"
             outcome = lift_of(found, arguments, self.plan.pattern, mode, floats)
             lift = outcome if isinstance(outcome, str) else outcome.spec()
@@ -157,12 +157,15 @@ class Session:
             return
         self._run = LiftedRun(found.captured, lift, self.plan.dtype)
         self._lift_guards = {
-            name: TensorGuard.of(name, reading.tensors[name]) for name in lift.facts
+            name: TensorGuard.of(name, tensor_named(name, arguments, reading))
+            for name in lift.facts
+            if name not in self._guards
         }
 
-    def _holds(self, lift: Lift, reading: Reading) -> bool:
+    def _holds(self, lift: Lift, arguments: Arguments, reading: Reading) -> bool:
+        known = {*arguments.other_names, *reading.tensors}
         return lift.key == self._study.key and all(
-            name in reading.tensors and content_digest(reading.tensors[name]) == digest
+            name in known and content_digest(tensor_named(name, arguments, reading)) == digest
             for name, digest in lift.facts.items()
         )
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from ..graph import Meta, PullbackGraph, packet_name
 from ..rules.base import Declined, Step
@@ -33,9 +33,7 @@ _SAME = frozenset(
 )
 _CONJUGATES = frozenset("_conj _conj_physical conj_physical _conj_copy".split())
 _NEGATES = frozenset("neg _neg_view _neg_view_copy".split())
-_PAIRS = frozenset(
-    "view_as_real view_as_real_copy view_as_complex view_as_complex_copy".split()
-)
+_PAIRS = frozenset("view_as_real view_as_real_copy view_as_complex view_as_complex_copy".split())
 
 
 @dataclass
@@ -242,5 +240,3 @@ def _stacked(parts: list[LinearMap]) -> LinearMap:
         return flat[0]
     total = sum(p.ids.size for p in flat)
     return picked(flat, np.arange(1, total + 1, dtype=np.int32))
-
-

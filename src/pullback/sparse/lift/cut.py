@@ -46,7 +46,7 @@ def calls_of(graph: PullbackGraph) -> list[fx.Node]:
     return found[::-1]
 
 
-def whole(graph: PullbackGraph, actions: Actions) -> Piece:
+def whole(caller: str, graph: PullbackGraph, actions: Actions) -> Piece:
     """One piece: leading and trailing fixed calls, as many as there are, and all between them."""
     calls = calls_of(graph)
     inside = set(calls)
@@ -69,11 +69,42 @@ def whole(graph: PullbackGraph, actions: Actions) -> Piece:
             and actions.of(node) is not None
         ):
             leading.add(node)
+    _take_back(caller, graph, calls, trailing, leading)
     varying = [n for n in calls if n not in trailing and n not in leading]
     fixed = [n for n in calls if n in trailing or n in leading]
     return Piece(
         tuple(i.node for i in graph.cotangents), _gradients(graph), tuple(varying), tuple(fixed)
     )
+
+
+_POINTWISE = frozenset("add sub rsub neg mul div".split())
+
+
+def _take_back(
+    caller: str,
+    graph: PullbackGraph,
+    calls: list[fx.Node],
+    trailing: set[fx.Node],
+    leading: set[fx.Node],
+) -> None:
+    """Sums of what is computed anyway, place by place, are taken out of ``trailing``: done there,
+    they leave fewer tensors and fewer terms to put together."""
+    varying = [n for n in calls if n not in trailing and n not in leading]
+    read = [n for node in varying for n in node.all_input_nodes if n in leading]
+    known = apart(graph, list(dict.fromkeys(read)))
+    for node in varying:
+        known[node] = detect.through(caller, Step(graph, node, known), set(), {})
+    for node in calls:
+        if node not in trailing or packet_name(node) not in _POINTWISE:
+            continue
+        inputs = [n for n in node.all_input_nodes if n in graph.linear]
+        alone = all(n in known and n not in leading and len(n.users) == 1 for n in inputs)
+        if not alone or any(graph.metas[n].shape != graph.metas[node].shape for n in inputs):
+            continue
+        found = detect.through(caller, Step(graph, node, known), set(), {})
+        if _largest(found) <= max(_largest(known[n]) for n in inputs):
+            known[node] = found
+            trailing.discard(node)
 
 
 def plain(graph: PullbackGraph) -> Piece:
@@ -117,9 +148,7 @@ class _Stages:
         if stage % 2 == 0:
             fits = self._actions.of(node) is not None
         else:
-            found = detect.through(
-                self._caller, Step(self._graph, node, known), set(), {}
-            )
+            found = detect.through(self._caller, Step(self._graph, node, known), set(), {})
             before = max(_largest(known[n]) for n in inputs)
             fits = self._actions.of(node) is None or _largest(found) <= before
             if fits:
@@ -194,4 +223,6 @@ def _of_columns(meta: Meta, first: int, width: int) -> Dependence:
 
 def _largest(found: Any) -> int:
     parts = found if isinstance(found, list) else [found]
-    return max((int(p.table.sizes[p.ids].max(initial=0)) for p in parts if p is not None), default=0)
+    return max(
+        (int(p.table.sizes[p.ids].max(initial=0)) for p in parts if p is not None), default=0
+    )

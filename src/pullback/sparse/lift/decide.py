@@ -85,19 +85,7 @@ class Way:
             total += cost.work(self.graph, piece.varying, count)
             total += cost.seeding(count, rows) + cost.seeding(count, columns)
         entries = [p.nnz for p in self.products] if self.pairs else []
-        return total + sum(
-            cost.multiplying(n, e) for n, e in zip(self.pairs, entries, strict=True)
-        )
-
-
-@dataclass(frozen=True)
-class Lifted:
-    """The best way found, if any, and its estimated cost; else ``reason`` says why there is none."""
-
-    lift: Lift | None
-    cost: float
-    reason: str
-    relied: frozenset[str] = frozenset()
+        return total + sum(cost.multiplying(n, e) for n, e in zip(self.pairs, entries, strict=True))
 
 
 class Lifter:
@@ -136,7 +124,7 @@ class Lifter:
         found: list[Way] = []
         reason = "nothing but its differentiated part would be left"
         try:
-            one = self._way([whole(self._graph, self._actions)])
+            one = self._way([whole(self._caller, self._graph, self._actions)])
             if one.lifts:
                 found.append(one)
             few = one.num_products <= _FEW
@@ -192,10 +180,6 @@ class Lifter:
             if name in self._tensors
         }
         return Lift(tuple(factors), products, self._key, facts)
-
-    @property
-    def relied(self) -> set[str]:
-        return self._settled.facts
 
 
 def _terms(ends: Ends, core: Core) -> int:

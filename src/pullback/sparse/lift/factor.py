@@ -82,7 +82,8 @@ def ends_of(graph: PullbackGraph, piece: Piece, actions: Actions) -> Ends:
         reals(metas[n]) if n is not None else graph.primals[k].numel
         for k, n in enumerate(piece.ends)
     ]
-    whole = _rows([known.get(n) for n in piece.ends], sizes, width)
+    ends = [None if n is None else known[n] for n in piece.ends]
+    whole = _rows(ends, sizes, width)
     moved = _rows([leading[n] for n in entries], [], width - size)
     by_column = whole.tocsc()
     return Ends(entries, exits, moved, by_column[:, :size], by_column[:, size:])

@@ -170,7 +170,8 @@ def _joined(parts: Sequence[LinearMap]) -> tuple[list[Ints], Table, float]:
     if len(tables) == 1:
         return [part.ids for part in parts], tables[0], parts[0].scale
     shifts: dict[int, int] = {}
-    starts, at, entry = [np.zeros(2, dtype=np.int64)], 0, 0
+    starts: list[Ints] = [np.zeros(2, dtype=np.int64)]
+    at, entry = 0, 0
     for table in tables:
         shifts[id(table)] = at
         starts.append(table.indptr[2:] + entry)

@@ -14,10 +14,9 @@ from ..captured import without_autocast
 from ..coloring import color
 from ..coloring.recover import sources
 from ..dependence import Dependence, identity
-from ..detect import RULES
-from ..graph import Meta, packet_name
+from ..graph import packet_name
 from ..pattern import SparsityPattern
-from ..rules.base import Declined, Step
+from ..rules.base import RULES, Declined, Step
 from ..trial import rounding_of, same
 from .linear import lanes_of, reals
 from .settled import Settled, stand_in
@@ -50,7 +49,7 @@ def matrix_of(step: Step, settled: Settled) -> Any:
     except RuntimeError:  # it does not run in double precision, or not on the CPU
         return None
     places = _places(step)
-    if places is None or places.is_full and places.nnz > SEEDS_AT_MOST**2:
+    if places is None or (places.is_full and places.nnz > SEEDS_AT_MOST**2):
         return _sum_of_all(call, step)
     matrix = _of_one_weight(call, places)
     if matrix is None and places.nnz <= ENTRIES_AT_MOST and not call.is_complex:
@@ -101,7 +100,9 @@ class _Call:
                 return value
             return operands[value] if value in operands else _precise(self._fixed[value])
 
-        args, kwargs = pytree.tree_map(operand, (self._step.node.args, dict(self._step.node.kwargs)))
+        args, kwargs = pytree.tree_map(
+            operand, (self._step.node.args, dict(self._step.node.kwargs))
+        )
         target: Any = self._step.node.target
         with torch.no_grad(), without_autocast():
             result = target(*args, **kwargs)
@@ -185,5 +186,3 @@ def _sum_of_all(call: _Call, step: Step) -> Any:
     weight = float(call(torch.ones(call.width, dtype=torch.float64))) / max(call.width, 1)
     matrix = scipy.sparse.csr_array(ones * weight)
     return matrix if call.agrees(matrix) else None
-
-

@@ -38,11 +38,9 @@ _INTO = {
     "cat": "tensors",
     "stack": "tensors",
 }
+_PICKS = "index _unsafe_index index_select gather take".split()
 # Where every result element is one element of the linear arguments, or nothing.
-ON_ELEMENTS = frozenset(
-    [*_ON_SELF, *_GRADIENTS_OF_VIEWS, *_INTO]
-    + "index _unsafe_index index_select gather take".split()
-)
+ON_ELEMENTS = frozenset((*_ON_SELF, *_GRADIENTS_OF_VIEWS, *_INTO, *_PICKS))
 # Arguments whose data says where elements go.
 _GUIDES = ("index", "indices", "mask")
 
