@@ -193,33 +193,48 @@ def gather(first: int, last: int, sources: Ints, flat: Floats, out: Floats) -> N
 
 
 @njit(cache=True, nogil=True)
-def gather_weighed(
-    first: int, last: int, sources: Ints, weights: Floats, flat: Floats, out: Floats
-) -> None:
+def pick(
+    first: int, last: int, sources: Ints, codes: Ints, weights: Floats, added: Floats,
+    flat: Floats, out: Floats,
+) -> None:  # fmt: skip
+    """One weighed entry of ``flat`` each; the code of an entry says which weight, and what is
+    added."""
     for e in range(first, last):
-        out[e] = weights[e] * flat[sources[e]]
+        code = codes[e]
+        out[e] = added[code] + weights[code] * flat[sources[e]]
+
+
+@njit(cache=True, nogil=True)
+def pick_at(
+    first: int, last: int, places: Ints, sources: Ints, codes: Ints, weights: Floats,
+    added: Floats, flat: Floats, out: Floats,
+) -> None:  # fmt: skip
+    """``pick`` for some places of ``out``."""
+    for r in range(first, last):
+        code = codes[r]
+        out[places[r]] = added[code] + weights[code] * flat[sources[r]]
 
 
 @njit(cache=True, nogil=True)
 def add_up(
-    first: int, last: int, starts: Ints, sources: Ints, weights: Floats, template: Floats,
+    first: int, last: int, starts: Ints, sources: Ints, codes: Ints, weights: Floats,
     flat: Floats, out: Floats,
 ) -> None:  # fmt: skip
     for e in range(first, last):
-        total = template[e]
+        total = 0.0 * weights[0]
         for k in range(starts[e], starts[e + 1]):
-            total += weights[k] * flat[sources[k]]
+            total += weights[codes[k]] * flat[sources[k]]
         out[e] = total
 
 
 @njit(cache=True, nogil=True)
-def update(
-    first: int, last: int, places: Ints, starts: Ints, sources: Ints, weights: Floats,
-    template: Floats, flat: Floats, out: Floats,
+def add_up_at(
+    first: int, last: int, places: Ints, starts: Ints, sources: Ints, codes: Ints,
+    weights: Floats, flat: Floats, out: Floats,
 ) -> None:  # fmt: skip
-    """``add_up`` at some places of ``out``; ``template`` has an entry for each of them."""
+    """``add_up`` onto what stands at some places of ``out``."""
     for r in range(first, last):
-        total = template[r]
+        total = out[places[r]]
         for k in range(starts[r], starts[r + 1]):
-            total += weights[k] * flat[sources[k]]
+            total += weights[codes[k]] * flat[sources[k]]
         out[places[r]] = total
