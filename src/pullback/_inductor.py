@@ -52,14 +52,18 @@ def fakes_of(mode: Any, tensors: Sequence[Tensor]) -> list[Tensor]:
     return [mode.from_tensor(t.detach(), static_shapes=True) for t in tensors]
 
 
+def memory_of(fake: Tensor) -> int:
+    """What is equal for two fake tensors if one is a view of the other."""
+    return int(fake.untyped_storage()._cdata)
+
+
 def functional_graph(run: Run, fakes: Sequence[Tensor], mode: Any) -> fx.GraphModule:
     """``run`` as one graph of ATen operators that write nothing in place.
 
     Tensors that ``run`` closes over become attributes of the module.
     """
     with quiet(), mode, torch.no_grad():
-        traced = make_fx(torch.func.functionalize(run, remove="mutations"))(*fakes)
-    return cast(fx.GraphModule, traced)
+        return make_fx(torch.func.functionalize(run, remove="mutations"))(*fakes)
 
 
 def decomposed_graph(module: fx.GraphModule, fakes: Sequence[Tensor], mode: Any) -> fx.GraphModule:
@@ -74,7 +78,7 @@ def decomposed_graph(module: fx.GraphModule, fakes: Sequence[Tensor], mode: Any)
             for op, rule in select_decomp_table().items()
             if getattr(op, "overloadpacket", op) not in library
         }
-        traced = cast(fx.GraphModule, make_fx(module, decomposition_table=table)(*fakes))
+        traced = make_fx(module, decomposition_table=table)(*fakes)
         traced.graph = fx_graph_cse(traced.graph)
         traced.recompile()
     return traced
@@ -86,47 +90,31 @@ def kernel_of(
     """Compile a graph for ``threads`` threads; ``last`` changes it after Inductor's own passes.
 
     The kernel takes one list of tensors, which it empties, and has none of the bookkeeping of
-    ``torch.compile``: no guards, no profiler, no hooks. Instruction sets are taken from what torch
-    says of the processor; Inductor tries each of them out, for seconds, only if that fails.
+    ``torch.compile``: no guards, no profiler, no hooks. The graph stays as it is.
     """
-    try:
-        return _compile(_copied(module), mode, last, {"cpp.threads": threads, "cpp.vec_isa_ok": True})
-    except Exception:
-        return _compile(module, mode, last, {"cpp.threads": threads})
+    with quiet(), torch.no_grad():
+        from torch._guards import TracingContext, tracing
+        from torch._inductor import config
+        from torch._inductor.compile_fx import compile_fx_inner
+        from torch._inductor.fx_passes.joint_graph import constant_fold_uniform_value
+        from torch._inductor.fx_passes.post_grad import remove_noop_ops
+
+        module = _copied(module)
+        with config.patch({**_OURS, "cpp.threads": threads}), tracing(TracingContext(mode)):
+            remove_noop_ops(module.graph)
+            constant_fold_uniform_value(module)
+            last(module)
+            end = module.graph.output_node()
+            end.meta["user_visible_output_idxs"] = list(range(len(cast(Any, end.args[0]))))
+            fakes = [n.meta["val"] for n in module.graph.find_nodes(op="placeholder")]
+            code = compile_fx_inner(module, fakes, is_inference=True)
+    # A graph without operators comes back as a plain function.
+    return cast(Kernel, getattr(code, "current_callable", None) or code)
 
 
 def _copied(module: fx.GraphModule) -> fx.GraphModule:
     """Inductor changes the graph that it compiles."""
     graph = fx.Graph()
-    copied: dict[fx.Node, fx.Node] = {}
-    result = graph.graph_copy(module.graph, copied)
-    end = graph.output(result)
+    end = graph.output(graph.graph_copy(module.graph, {}))
     end.meta = dict(module.graph.output_node().meta)
     return fx.GraphModule(module, graph)
-
-
-def _compile(
-    module: fx.GraphModule,
-    mode: Any,
-    last: Callable[[fx.GraphModule], None],
-    settings: dict[str, Any],
-) -> Kernel:
-    with quiet(), torch.no_grad():
-        from torch._guards import TracingContext, tracing
-        from torch._inductor import config
-        from torch._inductor.compile_fx import compile_fx_inner
-        from torch._inductor.cpu_vec_isa import valid_vec_isa_list
-        from torch._inductor.fx_passes.joint_graph import joint_graph_passes
-
-        valid_vec_isa_list.cache_clear()
-        try:
-            with config.patch({**_OURS, **settings}), tracing(TracingContext(mode)):
-                joint_graph_passes(module)
-                last(module)
-                end = module.graph.output_node()
-                end.meta["user_visible_output_idxs"] = list(range(len(cast(Any, end.args[0]))))
-                fakes = [n.meta["val"] for n in module.graph.find_nodes(op="placeholder")]
-                code = compile_fx_inner(module, fakes, is_inference=True)
-        finally:
-            valid_vec_isa_list.cache_clear()
-    return cast(Kernel, getattr(code, "current_callable", None) or code)

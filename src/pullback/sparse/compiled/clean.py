@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ... import _inductor
+
 aten = torch.ops.aten
 
 # Operators that write into a copy of their first argument.
@@ -36,8 +38,7 @@ def lift_constants(module: fx.GraphModule) -> list[Tensor]:
             _replace(node, _full(graph, node, tensor))
             continue
         if id(tensor) not in inputs:
-            where = graph.inserting_after(last) if last else graph.inserting_before(first(graph))
-            with where:
+            with graph.inserting_after(last) if last else graph.inserting_before(None):
                 last = inputs[id(tensor)] = graph.placeholder(f"constant_{len(constants)}")
             constants.append(tensor)
         _replace(node, inputs[id(tensor)])
@@ -48,10 +49,6 @@ def lift_constants(module: fx.GraphModule) -> list[Tensor]:
     return constants
 
 
-def first(graph: fx.Graph) -> fx.Node:
-    return next(iter(graph.nodes))
-
-
 def _one_value(tensor: Tensor) -> bool:
     """NaN is none: it does not equal itself."""
     if not tensor.numel() or not tensor.is_contiguous() or tensor.dtype.is_complex:
@@ -60,7 +57,7 @@ def _one_value(tensor: Tensor) -> bool:
 
 
 def _full(graph: fx.Graph, node: fx.Node, tensor: Tensor) -> fx.Node:
-    like = node.meta["val"] if "val" in node.meta else tensor
+    like = node.meta.get("val", tensor)
     with graph.inserting_before(node):
         return graph.call_function(
             aten.full.default,
@@ -163,16 +160,16 @@ def own_outputs(module: fx.GraphModule) -> None:
 
 
 def _contiguous(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    form = {"memory_format": torch.contiguous_format}
-    copy = graph.call_function(aten.clone.default, (node,), form)
+    form = torch.contiguous_format
+    copy = graph.call_function(aten.clone.default, (node,), {"memory_format": form})
     like = node.meta["val"]
     with like.fake_mode:
-        copy.meta["val"] = like.clone(**form)
+        copy.meta["val"] = like.clone(memory_format=form)
     return copy
 
 
-def _memory(node: fx.Node) -> Any:
-    return node.meta["val"].untyped_storage()._cdata
+def _memory(node: fx.Node) -> int:
+    return _inductor.memory_of(node.meta["val"])
 
 
 def clone_expanded_bases(module: fx.GraphModule) -> None:

@@ -48,7 +48,8 @@ def compiled(run: Run, tensors: Sequence[Tensor], *, loose: float) -> Compiled:
 
 
 def _traced(run: Run, tensors: Sequence[Tensor]) -> Traced:
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), torch.no_grad():
+        run(*tensors)  # what it keeps for later calls must not be made of traced tensors
         return traced(run, tensors)
 
 
@@ -63,21 +64,20 @@ class Compiled:
         self._dtypes = [t.dtype for t in tensors]
         self._kernels: dict[int, Kernel] = {}
 
-    def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def __call__(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """The outputs at ``tensors``.
 
-        Raises TypeError where a dtype is another, AssertionError where a shape or stride is.
+        Raises TypeError where a tensor has another dtype, requires a gradient or is a lazy
+        negative; AssertionError where a shape or stride is another; NotCompiled where the number
+        of threads has changed and the new kernel cannot be trusted.
         """
         kernel = self._kernels.get(torch.get_num_threads())
         if kernel is None:
             kernel = self.prepare(tensors)
         for tensor, dtype in zip(tensors, self._dtypes, strict=True):
-            if tensor.dtype is not dtype or tensor.is_neg():
-                raise TypeError(f"compiled for a plain tensor of {dtype}, not {tensor.dtype}")
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                return tuple(kernel([*tensors, *self._constants]))
-        return tuple(kernel([*tensors, *self._constants]))
+            if tensor.dtype is not dtype or tensor.requires_grad or tensor.is_neg():
+                raise TypeError(f"compiled for plain {dtype}, not for {_described(tensor)}")
+        return kernel([*tensors, *self._constants])
 
     @property
     def graph(self) -> fx.Graph:
@@ -93,6 +93,11 @@ class Compiled:
             differences(self._run, kernel, tensors, self._constants, self._loose)
         self._kernels[threads] = kernel
         return kernel
+
+
+def _described(tensor: Tensor) -> str:
+    kind = "a lazy negative of" if tensor.is_neg() else ""
+    return f"{kind} {tensor.dtype}{' with a gradient' * tensor.requires_grad}".strip()
 
 
 def _last(module: fx.GraphModule) -> None:
@@ -185,5 +190,3 @@ def _apart(found: Sequence[Tensor], given: Sequence[Tensor]) -> None:
     own = places[: sum(1 for t in found if t.numel())]
     if len(set(own)) < len(own) or set(own) & set(places[len(own) :]):
         raise NotCompiled("the kernel returns memory that is in use")
-
-
