@@ -96,13 +96,11 @@ def kernel_of(
         from torch._guards import TracingContext, tracing
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx_inner
-        from torch._inductor.fx_passes.joint_graph import constant_fold_uniform_value
         from torch._inductor.fx_passes.post_grad import remove_noop_ops
 
         module = _copied(module)
         with config.patch({**_OURS, "cpp.threads": threads}), tracing(TracingContext(mode)):
             remove_noop_ops(module.graph)
-            constant_fold_uniform_value(module)
             last(module)
             end = module.graph.output_node()
             end.meta["user_visible_output_idxs"] = list(range(len(cast(Any, end.args[0]))))

@@ -79,14 +79,12 @@ def rolls_as_slices(module: fx.GraphModule) -> None:
     element by element. A copy and its slices are one pass for all of them.
     """
     graph = module.graph
-    groups: dict[tuple[fx.Node, int], list[tuple[fx.Node, int]]] = {}
     for node in graph.find_nodes(op="call_function", target=aten.roll.default):
         _one_dim_at_a_time(graph, node)
-    for node in graph.find_nodes(op="call_function", target=aten.roll.default):
-        source, (shift,), (dim,) = node.args
-        groups.setdefault((source, dim), []).append((node, shift))
-    for (source, dim), found in groups.items():
-        _read_from_a_copy(graph, source, dim, found)
+    while rolls := graph.find_nodes(op="call_function", target=aten.roll.default):
+        source, _, (dim,) = rolls[0].args  # the first: no other roll comes before it
+        same = [n for n in rolls if n.args[0] is source and n.args[2] == [dim]]
+        _read_from_a_copy(graph, source, dim, [(n, n.args[1][0]) for n in same])
     module.recompile()
 
 
@@ -96,6 +94,8 @@ def _one_dim_at_a_time(graph: fx.Graph, node: fx.Node) -> None:
     shifts: Any = node.args[1]
     dims: Any = node.args[2] if len(node.args) > 2 else ()
     like = node.meta["val"]
+    if not dims and like.dim() == 1:
+        dims = (0,)
     with graph.inserting_before(node):
         result = source
         if not dims:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, fx
@@ -29,7 +30,7 @@ def compiled(run: Run, tensors: Sequence[Tensor], *, loose: float) -> Compiled:
     kept on disk for later processes. Signed zeros aside, it rounds as ``run`` does up to the order
     of sums, and keeps inf and nan.
 
-    Before it is returned it is compared with ``run`` at ``tensors`` and at two points made from
+    Before it is returned it is compared with ``run`` at ``tensors`` and at three points made from
     them. ``loose`` is the relative difference that rounding may make.
 
     Raises NotCompiled with the reason, in one line, where nothing could be compiled, where that
@@ -37,20 +38,23 @@ def compiled(run: Run, tensors: Sequence[Tensor], *, loose: float) -> Compiled:
     """
     if torch.compiler.is_compiling():
         raise NotCompiled("torch.compile is tracing")
-    try:
-        found = Compiled(run, _traced(run, tensors), tensors, loose)
-        found.prepare(tensors)
-    except NotCompiled:
-        raise
-    except Exception as error:  # whatever fails in a compiler, replay goes on
-        raise NotCompiled(_checks.first_line(error)) from error
+    with _one_line():
+        run(*tensors)  # what it keeps for later calls must not be made of traced tensors
+        found = Compiled(run, traced(run, tensors), tensors, loose)
+    found.prepare(tensors)
     return found
 
 
-def _traced(run: Run, tensors: Sequence[Tensor]) -> Traced:
-    with torch.inference_mode(False), torch.no_grad():
-        run(*tensors)  # what it keeps for later calls must not be made of traced tensors
-        return traced(run, tensors)
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Whatever fails in a compiler is a reason to go on without it."""
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    except NotCompiled:
+        raise
+    except Exception as error:
+        raise NotCompiled(_checks.first_line(error)) from error
 
 
 class Compiled:
@@ -88,7 +92,7 @@ class Compiled:
         """Compile for the present number of threads, and try the kernel out near ``tensors``."""
         threads = torch.get_num_threads()
         given = self._traced
-        with torch.inference_mode(False):
+        with _one_line():
             kernel = _inductor.kernel_of(given.module, given.mode, threads, _last)
             differences(self._run, kernel, tensors, self._constants, self._loose)
         self._kernels[threads] = kernel
@@ -112,30 +116,31 @@ def differences(
     constants: Sequence[Tensor],
     loose: float,
 ) -> None:
-    """Raise NotCompiled unless ``kernel`` gives what ``run`` gives, at three points.
+    """Raise NotCompiled unless ``kernel`` gives what ``run`` gives, at four points.
 
-    The second is near by, with nothing zero; the third has the same numbers in other places, with
-    other signs. A point that ``run`` itself refuses does not count.
+    The second is near by, with nothing zero; the third has the same numbers in other places, every
+    second one negated; the fourth has inf, nan and 0 among them. A point that ``run`` itself
+    refuses does not count.
     """
     points: list[list[Tensor]] = [
         [t.detach() for t in tensors],
         [_moved(perturbed, t) for t in tensors],
-        [_moved(lambda t: shuffled(t, flip=True), t) for t in tensors],
+        [_moved(_turned, t) for t in tensors],
+        [_moved(_spoiled, t) for t in tensors],
     ]
-    with torch.no_grad():
-        for k, point in enumerate(points):
-            try:
-                expected = run(*point)
-            except Exception:
-                if k == 0:
-                    raise
-                continue
-            before = [t.clone() for t in point]
-            found = kernel([*point, *constants])
-            _compare(found, expected, loose)
-            if not all(map(_equal, point, before)):
-                raise NotCompiled("the kernel writes to its inputs")
-            _apart(found, [*point, *constants])
+    for k, point in enumerate(points):
+        try:
+            expected = run(*point)
+        except Exception:
+            if k == 0:
+                raise
+            continue
+        before = [t.clone() for t in point]
+        found = kernel([*point, *constants])
+        _compare(found, expected, loose)
+        if not all(map(_equal, point, before)):
+            raise NotCompiled("the kernel writes to its inputs")
+        _apart(found, [*point, *constants])
 
 
 def _moved(by: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
@@ -145,6 +150,21 @@ def _moved(by: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
         return given
     moved = torch.empty_strided(given.shape, given.stride(), dtype=given.dtype, device=given.device)
     return moved.copy_(by(given)) if _fills(moved) else given
+
+
+def _turned(tensor: Tensor) -> Tensor:
+    flat = shuffled(tensor).reshape(-1)
+    flat[1::2].neg_()
+    return flat.reshape(tensor.shape)
+
+
+def _spoiled(tensor: Tensor) -> Tensor:
+    """With inf, -inf, nan and 0 at every eleventh place, in turn."""
+    with torch.no_grad():
+        flat = tensor.reshape(-1).clone()
+        for k, value in enumerate((torch.inf, torch.nan, -torch.inf, 0.0)):
+            flat[11 * k :: 44] = value
+        return flat.reshape(tensor.shape)
 
 
 def _fills(tensor: Tensor) -> bool:

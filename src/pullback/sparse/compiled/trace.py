@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from ... import _inductor
 from . import clean
+from .fold import fold_uniform
 from .reason import NotCompiled
 from .worth import worth_compiling
 
@@ -44,6 +45,7 @@ def traced(run: Run, tensors: Sequence[Tensor]) -> Traced:
     clean.rolls_as_slices(module)
     module, constants = _lifted(module, fakes, mode, [])
     module, constants = _lifted(module, fakes, mode, constants)
+    fold_uniform(module)
     return Traced(module, constants, mode)
 
 
