@@ -42,10 +42,11 @@ class Jacobian:
         has_aux: bool,
         trust_indices: bool,
         holomorphic: bool,
+        compile: bool,
     ) -> None:
         self._func, self._argnums, self._given = func, argnums, plan
         self._layout, self._chunk, self._has_aux = layout, chunk_size, has_aux
-        self._trust, self._holomorphic = trust_indices, holomorphic
+        self._trust, self._holomorphic, self._compile = trust_indices, holomorphic, compile
         self._views: dict[Any, ComplexView] = {}
         self._batches: dict[Any, bool | None] = {}
         self._sessions: dict[Any, Session] = {}
@@ -98,8 +99,9 @@ class Jacobian:
         key = (arguments.signature, torch_modes())
         if key not in self._sessions:
             self._sessions[key] = Session(
-                "jacobian", self._func, arguments, self._has_aux, self._given, self._trust
-            )
+                "jacobian", self._func, arguments, self._has_aux, self._given, self._trust,
+                self._compile,
+            )  # fmt: skip
         return self._sessions[key]
 
     def _dense(self, arguments: Arguments) -> tuple[Any, Any]:
@@ -217,7 +219,9 @@ def jacobian(
         layout: ``torch.strided``, ``torch.sparse_csr``, ``torch.sparse_coo``, or "scipy" for a
             ``scipy.sparse.csr_array``; None is strided without a plan, CSR with one. A sparse
             layout without a plan plans at the first call, once for each set of shapes.
-        compile: not in this version.
+        compile: let Inductor make one kernel of the forward pass and all products, at the first
+            call of each set of shapes (seconds; kept on disk for later processes). Where it cannot
+            or does not pay, products are replayed, and ``notes`` of the result says why.
         chunk_size: how many products run at once; None fits a chunk into 256 MiB.
         has_aux: ``func`` returns ``(output, aux)``, and so does the result: ``(J, aux)``. For the
             value beside the Jacobian, return it twice: ``return y, y``.
@@ -248,12 +252,13 @@ def jacobian(
     _checks.flag(caller, "has_aux", has_aux)
     if plan is not None and not isinstance(plan, Plan):
         raise _checks.not_a_plan(caller, plan)
-    if compile:
-        raise _checks.no_compile(caller)
+    _checks.flag(caller, "compile", compile)
     if layout is None:
         layout = torch.strided if plan is None else torch.sparse_csr
     _checks.jacobian_layout(caller, layout, LAYOUTS)
-    return Jacobian(func, argnums, plan, layout, chunk_size, has_aux, trust_indices, holomorphic)
+    return Jacobian(
+        func, argnums, plan, layout, chunk_size, has_aux, trust_indices, holomorphic, compile
+    )
 
 
 def jacobian_of(

@@ -10,6 +10,7 @@ from .builders import entry as entry
 from .builders import one_tensor as one_tensor
 from .builders import rows_of as rows_of
 from .builders import usable_sum as usable_sum
+from .capture import left_to_replay as left_to_replay
 from .capture import nonlinear_backward as nonlinear_backward
 from .cotangents import Offer as Offer
 from .cotangents import batched_cotangents_for as batched_cotangents_for
@@ -59,7 +60,6 @@ from .plans import fact_is_gone as fact_is_gone
 from .plans import indices_in_sight as indices_in_sight
 from .plans import jacobian_layout as jacobian_layout
 from .plans import lift_option as lift_option
-from .plans import no_compile as no_compile
 from .plans import no_forward_products as no_forward_products
 from .plans import not_a_plan as not_a_plan
 from .plans import not_a_plan_file as not_a_plan_file

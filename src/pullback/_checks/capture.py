@@ -14,3 +14,7 @@ def nonlinear_backward(caller: str, operator: str = "", line: str = "") -> Unsup
         f"norm or the rounding out of the custom backward or hook; or ask torch.func.jacrev, which "
         f"applies it to one unit cotangent after the other."
     )
+
+
+def left_to_replay(reason: str) -> str:
+    return f"compile=True was asked for, and products are replayed: {reason}"

@@ -99,13 +99,6 @@ def jacobian_layout(caller: str, layout: object, allowed: Sequence[object]) -> N
         )
 
 
-def no_compile(caller: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{caller}: compile=True is not available in this version. Leave it out: the products then "
-        f"replay the captured graph."
-    )
-
-
 def not_a_plan(caller: str, plan: object) -> ArgumentError:
     return ArgumentError(
         f"{caller}: `plan` is a {type(plan).__name__}, not a plan. Make one with "

@@ -71,7 +71,7 @@ class Assembly:
             return sources(self.pattern, self.coloring)
 
     @cached_property
-    def _flat(self) -> npt.NDArray[Any]:
+    def flat_places(self) -> npt.NDArray[Any]:
         """The place of every entry in all products, flattened one after the other."""
         found = self._sources
         m, n = self.pattern.shape
@@ -101,14 +101,14 @@ class Assembly:
         return self.kept(f"colors of {'rows' if of_rows else 'columns'}", device, narrow)
 
     def flat(self, device: torch.device) -> Tensor:
-        return self.kept("flat", device, lambda: self._flat)
+        return self.kept("flat", device, lambda: self.flat_places)
 
     def order(self, device: torch.device) -> Tensor:
         return self.kept("order", device, lambda: self._by_product[0])
 
     def positions(self, device: torch.device) -> Tensor:
         """Places in the flattened products, in the order of the products."""
-        return self.kept("positions", device, lambda: self._flat[self._by_product[0]])
+        return self.kept("positions", device, lambda: self.flat_places[self._by_product[0]])
 
     def entries(self, start: int, stop: int) -> tuple[int, int]:
         starts = self._by_product[1]

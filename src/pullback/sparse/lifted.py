@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .. import _checks
 from .._engines import climb_down
 from .assemble import Assembler, multiply
 from .captured import Captured, without_autocast
+from .compiled import Compiled, NotCompiled, compiled
 from .graph import Meta, PullbackGraph, extract, ignores_values
 from .lift.linear import lanes_of, reals
 from .lift.settled import stand_in
@@ -32,6 +34,7 @@ class LiftedRun:
         self._captured, self._dtype = captured, dtype
         self._device = graph.cotangents[0].meta.device
         self.reasons: list[str] = []
+        self._compiled: Compiled | None = None
         self._parts = [
             _Part(captured, factor, dtype, self._device, self.reasons) for factor in lift.factors
         ]
@@ -54,16 +57,49 @@ class LiftedRun:
 
     def values(self, tensors: Sequence[Tensor], chunk_size: int) -> tuple[Tensor, list[Tensor]]:
         """The values, shape ``(nnz,)``, and the tensors of aux."""
+        results = self._results(tensors, chunk_size)
+        found = [p.assembler(flat) for p, flat in zip(self._parts, results, strict=False)]
+        product = found[0]
+        for (a, b, pattern, width), values in zip(self._chain, found[1:], strict=True):
+            product = multiply(a, product, b, values, pattern, width)
+        return product, list(results[len(self._parts) :])
+
+    def _results(self, tensors: Sequence[Tensor], chunk_size: int) -> Sequence[Tensor]:
+        """The products of each part, flattened, and the tensors of aux."""
+        if self._compiled is not None:
+            try:
+                return self._compiled([t.detach() if t.requires_grad else t for t in tensors])
+            except NotCompiled as reason:  # there is another number of threads now
+                self._compiled = None
+                self.reasons.append(_checks.left_to_replay(str(reason)))
         with without_autocast():
             with torch.enable_grad():
                 results = self._forward(*tensors)
             with torch.no_grad():
                 at = dict(zip(self._handed, results, strict=False))
-                found = [part.values(at, chunk_size) for part in self._parts]
-        product = found[0]
-        for (a, b, pattern, width), values in zip(self._chain, found[1:], strict=True):
-            product = multiply(a, product, b, values, pattern, width)
-        return product, list(results[len(self._handed) :])
+                flat = [part.products(at, chunk_size) for part in self._parts]
+        return [*flat, *results[len(self._handed) :]]
+
+    def compile(self, tensors: Sequence[Tensor], loose: float, chunk_size: int) -> None:
+        """Let one kernel compute all products, if it can be had and trusted; else say why not."""
+
+        def program(*given: Tensor) -> tuple[Tensor, ...]:
+            results = self._forward(*given)
+            at = dict(zip(self._handed, results, strict=False))
+            flat = [part.products(at, None) for part in self._parts]
+            return (*flat, *results[len(self._handed) :])
+
+        try:
+            if any(part.most_products > chunk_size for part in self._parts):
+                raise NotCompiled("its products do not fit into one chunk")
+            plain = [t.detach() for t in tensors]
+            self._compiled = compiled(program, plain, loose=loose)
+        except NotCompiled as reason:
+            self.reasons.append(_checks.left_to_replay(str(reason)))
+
+    @property
+    def is_compiled(self) -> bool:
+        return self._compiled is not None
 
     @property
     def forms(self) -> list[str]:
@@ -104,7 +140,7 @@ class _Part:
         self._ends = [_meta(graph, n) for n in self._exits]
         self._coloring, self._split = factor.coloring, factor.coloring.split
         self._dtype, self._device, self._reasons = dtype, device, reasons
-        self._batches = captured.batches
+        self._batches_well = captured.batches
         self.reads, self._linear = _linear_part(graph, self._entries, self._exits)
         self._transposed: fx.GraphModule | None = None
         length = self._split.rows * sum(map(reals, self._ends))
@@ -112,32 +148,40 @@ class _Part:
         self.assembler = Assembler(factor.terms, length, dtype, device)
         self._seeds: dict[bool, list[Tensor]] = {}
 
-    def values(self, at: dict[fx.Node, Any], chunk_size: int) -> Tensor:
+    @property
+    def most_products(self) -> int:
+        return max(self._split)
+
+    def products(self, at: dict[fx.Node, Any], chunk_size: int | None) -> Tensor:
+        """All products, one after the other; ``chunk_size`` None is one batch, without a net."""
         handed = [at[n] for n in self.reads]
         found = []
         if self._split.rows:
-            found += self._products(True, lambda s: self._linear(*handed, *s), chunk_size)
+            found += self._batches(True, lambda s: self._linear(*handed, *s), chunk_size)
         if self._split.columns:
             if self._transposed is None:
                 self._transposed = self._transpose(handed)
             down = self._transposed
-            found += self._products(False, lambda s: down(*handed, *s), chunk_size)
+            found += self._batches(False, lambda s: down(*handed, *s), chunk_size)
         flat = [f.reshape(-1) for f in found]
         if not flat:
-            return self.assembler(torch.zeros(0, dtype=self._dtype, device=self._device))
+            return torch.zeros(0, dtype=self._dtype, device=self._device)
         whole = flat[0] if len(flat) == 1 else torch.cat(flat)
-        return self.assembler(whole.to(self._dtype))
+        return whole.to(self._dtype)
 
-    def _products(self, along_rows: bool, run: Any, chunk_size: int) -> list[Tensor]:
+    def _batches(self, along_rows: bool, run: Any, chunk_size: int | None) -> list[Tensor]:
         """All products of one kind, in pieces that follow one another in the flattened order."""
         count = self._split.rows if along_rows else self._split.columns
         like = self._ends if along_rows else self._metas
         if count == 1:
             return [_real(r) for r in run([s[0] for s in self._seeded(along_rows, 0, 1)])]
+        if chunk_size is None:
+            seeds = self._seeded(along_rows, 0, count)
+            return [_side_by_side(torch.func.vmap(lambda *s: run(s))(*seeds), count)]
         pieces = []
         for start in range(0, count, chunk_size):
             stop = min(start + chunk_size, count)
-            order = ("vmap", "loop") if self._batches and stop > start + 1 else ("loop",)
+            order = ("vmap", "loop") if self._batches_well and stop > start + 1 else ("loop",)
             batch = climb_down(
                 run,
                 self._seeded(along_rows, start, stop),
@@ -146,12 +190,11 @@ class _Part:
                 order=order,
             )
             self._note(batch.reasons)
-            flat = [_real(g).reshape(stop - start, -1) for g in batch.gradients]
-            pieces.append(flat[0] if len(flat) == 1 else torch.cat(flat, dim=1))
+            pieces.append(_side_by_side(batch.gradients, stop - start))
         return pieces
 
     def _note(self, reasons: Sequence[str]) -> None:
-        mine = [*reasons] if self._batches else [NO_BATCHING, *reasons]
+        mine = [*reasons] if self._batches_well else [NO_BATCHING, *reasons]
         self._reasons += [r for r in mine if r not in self._reasons]
 
     def _seeded(self, along_rows: bool, start: int, stop: int) -> list[Tensor]:
@@ -240,6 +283,11 @@ def _seed(marks: Tensor, meta: Meta) -> Tensor:
         return marks.to(meta.dtype).reshape(count, *meta.shape)
     real = marks.to(torch.empty(0, dtype=meta.dtype).real.dtype)
     return torch.view_as_complex(real.reshape(count, *meta.shape, 2).contiguous())
+
+
+def _side_by_side(found: Sequence[Tensor], count: int) -> Tensor:
+    flat = [_real(g).reshape(count, -1) for g in found]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
 
 
 def _real(found: Tensor) -> Tensor:

@@ -14,9 +14,11 @@ from .captured import Captured
 from .coloring import Coloring
 from .lift.cut import calls_of
 from .lift.decide import Lifter, Way
-from .lift.spec import Lift
+from .lift.factor import Terms
+from .lift.spec import Factor, Lift
 from .lifted import LiftedRun
-from .pattern import SparsityPattern
+from .pattern import INT32_MAX, SparsityPattern
+from .plan import Plan
 from .products import Replay
 from .rules.base import Declined
 from .study import Study
@@ -107,6 +109,28 @@ def _disproved(
     if same_where_finite(product, truth, captured.graph.rounding):
         return ""
     return "its values differ from those of the whole graph"
+
+
+def unlifted(captured: Captured, plan: Plan) -> Lift | str:
+    """Products of the whole graph in the form of a lift that takes nothing out; or why not."""
+    graph = captured.graph
+    numbers = {node: k for k, node in enumerate(graph.nodes)}
+    ends = [g for g in graph.gradients if g is not None and g in graph.linear]
+    if len(set(ends)) < len(graph.gradients):
+        return "the gradients are not one linear tensor each"
+    found = plan.assembly.flat_places
+    if found.size and int(found.max()) > INT32_MAX:
+        return "its products are longer than 32-bit numbers count"
+    starts = np.arange(plan.pattern.nnz + 1, dtype=np.int32)
+    factor = Factor(
+        tuple(numbers[i.node] for i in graph.cotangents),
+        tuple(numbers[n] for n in ends),
+        plan.coloring,
+        plan.mode,
+        Terms(starts, found.astype(np.int32, copy=False), None, None),
+        plan.pattern,
+    )
+    return Lift((factor,), (), plan.key)
 
 
 def fewest_products(pattern: SparsityPattern) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from .choice import choose
 from .evaluate import values_of
 from .lift.spec import Lift
 from .lifted import LiftedRun
-from .lifting import LIFTED_MODES, lift_of
+from .lifting import LIFTED_MODES, lift_of, unlifted
 from .plan import Plan
 from .planning import plan_of
 from .products import Function, Replay, Source
@@ -49,9 +49,10 @@ class Session:
         has_aux: bool,
         given: Plan | None,
         trust_indices: bool,
+        compile: bool = False,
     ) -> None:
         self._caller, self._func, self._has_aux = caller, func, has_aux
-        self._given, self._trust = given, trust_indices
+        self._given, self._trust, self._compile = given, trust_indices, compile
         self._batches: bool | None = None
         self._rows: Plan | None = None
         self.engine = ""
@@ -119,17 +120,21 @@ class Session:
         found = self._study
         assert found.captured is not None
         tensors = found.tensors(arguments, reading)
-        if self.plan.lifted and (run := self._lifted_run(arguments, reading)) is not None:
+        if (run := self._runs(arguments, reading, tensors)) is not None:
             values, aux = run.values(tensors, chunk_size or self.plan.chunk_size)
-            self.engine, self.reasons = "lifted replay", tuple(run.reasons)
+            replayed = "lifted replay" if self.plan.lifted else "replay"
+            self.engine = "compiled" if run.is_compiled else replayed
+            self.reasons = tuple(run.reasons)
             return Outcome(values, self.plan, found.captured.out, self._aux(aux))
         source = Replay(found.captured, tensors, arguments.primals)
         values = self._values(self.plan, source, chunk_size, "replay")
         self.reasons += (self._unlifted,) if self._unlifted else ()
         return Outcome(values, self.plan, found.captured.out, self._aux(source.aux_tensors))
 
-    def _lifted_run(self, arguments: Arguments, reading: Reading) -> LiftedRun | None:
-        """The plan's lift on the graph of this session; None where there is none here.
+    def _runs(
+        self, arguments: Arguments, reading: Reading, tensors: Sequence[Tensor]
+    ) -> LiftedRun | None:
+        """What evaluates the plan here; None where products of the whole graph are replayed.
 
         A lift was worked out from numbers that the function owns, too. Where one of these has
         changed it is worked out again, without them: they will change again.
@@ -138,29 +143,45 @@ class Session:
             not guard.holds(tensor_named(name, arguments, reading), trust=self._trust)
             for name, guard in self._lift_guards.items()
         )
-        if self._run is None or changed:
-            self._run, self._lift_guards = None, {}
-            if not self._unlifted:
-                self._lift(arguments, reading, floats=not changed)
+        if (self._run is None and not self._unlifted) or changed:
+            self._lift_guards = {}
+            self._run = self._made(arguments, reading, tensors, floats=not changed)
         return self._run
 
-    def _lift(self, arguments: Arguments, reading: Reading, *, floats: bool) -> None:
-        found = replace(self._study, arguments=arguments, reading=reading)
-        assert found.captured is not None
-        lift: Lift | str | None = self.plan.lift
-        if not (floats and isinstance(lift, Lift) and self._holds(lift, arguments, reading)):
-            mode = self.plan.mode if self.plan.mode in LIFTED_MODES else "auto"
-            outcome = lift_of(found, arguments, self.plan.pattern, mode, floats)
-            lift = outcome if isinstance(outcome, str) else outcome.spec()
+    def _made(
+        self, arguments: Arguments, reading: Reading, tensors: Sequence[Tensor], *, floats: bool
+    ) -> LiftedRun | None:
+        captured = self._study.captured
+        assert captured is not None
+        lift: Lift | str
+        if self.plan.lifted:
+            lift = self._lift(arguments, reading, floats=floats)
+        elif self._compile:
+            lift = unlifted(captured, self.plan)
+        else:
+            return None
         if isinstance(lift, str):
-            self._unlifted = f"the plan's lift was left: {lift}"
-            return
-        self._run = LiftedRun(found.captured, lift, self.plan.dtype)
+            self._unlifted = f"the whole graph is replayed: {lift}"
+            return None
+        run = LiftedRun(captured, lift, self.plan.dtype)
+        if self._compile:
+            run.compile(tensors, captured.graph.rounding, self.plan.chunk_size)
         self._lift_guards = {
             name: TensorGuard.of(name, tensor_named(name, arguments, reading))
             for name in lift.facts
             if name not in self._guards
         }
+        return run
+
+    def _lift(self, arguments: Arguments, reading: Reading, *, floats: bool) -> Lift | str:
+        """The plan's lift, if it was made of what is here now; else one that is."""
+        lift = self.plan.lift
+        if floats and lift is not None and self._holds(lift, arguments, reading):
+            return lift
+        found = replace(self._study, arguments=arguments, reading=reading)
+        mode = self.plan.mode if self.plan.mode in LIFTED_MODES else "auto"
+        outcome = lift_of(found, arguments, self.plan.pattern, mode, floats)
+        return outcome if isinstance(outcome, str) else outcome.spec()
 
     def _holds(self, lift: Lift, arguments: Arguments, reading: Reading) -> bool:
         known = {*arguments.other_names, *reading.tensors}
