@@ -91,6 +91,7 @@ SPARSE: tuple[str, ...] = (
     "backward_graph",
     "story",
     "study",
+    "ready",
     "planning",
     "session",
     "verify",

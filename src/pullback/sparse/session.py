@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from .evaluate import values_of
 from .plan import Plan
 from .planning import plan_of
 from .products import Function, Replay, Source
+from .ready import Ready
 from .state import Reading, TensorGuard
 from .state.facts import quoted
 from .study import Study, pattern_here, study, tensor_named
@@ -53,6 +54,7 @@ class Session:
         self._rows: Plan | None = None
         self.engine = ""
         self.reasons: tuple[str, ...] = ()
+        self.ready: Ready | None = None
         self._prepare(arguments)
 
     def _prepare(self, arguments: Arguments) -> None:
@@ -61,6 +63,7 @@ class Session:
 
     def _look(self, arguments: Arguments) -> None:
         given = self._given
+        self.ready = None
         frozen = tuple(given.facts) if given is not None else ()
         known = given is not None and given.user_pattern
         self._study: Study = study(
@@ -115,6 +118,26 @@ class Session:
         source = Replay(found.captured, found.tensors(arguments, reading), arguments.primals)
         values = self._values(self.plan, source, chunk_size, "replay")
         return Outcome(values, self.plan, found.captured.out, self._aux(source))
+
+    def make_ready(self, args: Sequence[Any], arguments: Arguments) -> None:
+        """Record the call just made, if it was replayed and another like it needs few checks."""
+        if self._study.captured is None or self._has_aux or self.engine != "replay":
+            return
+        if _torch.device_mode() is ...:
+            return
+        reading = self._study.state.read()
+        if reading.changes(self._reading):
+            return
+        ready = Ready(args, arguments, reading, self._study, self._guards, self._trust)
+        self.ready = ready if ready.is_quick else self.ready
+
+    def values(self, tensors: Sequence[Tensor], chunk_size: int | None = None) -> Tensor:
+        """The values, from the inputs of the captured graph; nothing is checked."""
+        captured = self._study.captured
+        assert captured is not None
+        start = len(captured.owned)
+        primals = tensors[start : start + len(captured.graph.gradients)]
+        return self._values(self.plan, Replay(captured, tensors, primals), chunk_size, "replay")
 
     def _checked(self, arguments: Arguments) -> Reading:
         state = self._study.state
