@@ -186,8 +186,10 @@ def forms_check(tensors: Sequence[Tensor]) -> Callable[..., bool] | None:
     return check if check(*tensors) is True else None
 
 
-# A number that no two contents of dictionaries share; None where this torch cannot tell.
-dict_version: Callable[[Any], int] | None = getattr(_guards, "dict_version", None)
+# A number that no two contents of dictionaries share. Python 3.12 and later keep none themselves.
+dict_version: Callable[[Any], int] | None = (
+    getattr(_guards, "dict_version", None) if sys.version_info < (3, 12) else None
+)
 
 
 def gradient_transform_is_running() -> bool:

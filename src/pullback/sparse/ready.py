@@ -170,9 +170,13 @@ class Ready:
         others = dict(zip(arguments.other_names, arguments.other_at, strict=True))
         self._guarded_args = [(others[n], g) for n, g in guards.items() if n in others]
         self._guarded = [(paths.index(n), g) for n, g in guards.items() if n not in others]
-        given = [reading.tensors[path] for path in study.captured.owned]
-        given += [arguments.leaves[k] for k in (*self._primal_at, *self._other_at)]
-        self._as_given = all(map(is_, given, study.tensors(arguments, reading)))
+        given = [arguments.leaves[k] for k in (*self._primal_at, *self._other_at)]
+        inputs = study.tensors(arguments, reading)[len(self._owned_at) :]
+        # Neither copied into other strides nor seen as reals.
+        self._as_given = self.is_quick and all(
+            t.data_ptr() == i.data_ptr() and t.dtype == i.dtype
+            for t, i in zip(given, inputs, strict=True)
+        )
 
     def tensors(self, args: Sequence[Any]) -> list[Tensor] | None:
         """The inputs of the captured graph at ``args``; None where the long way must be gone."""
@@ -190,5 +194,5 @@ class Ready:
         primals = [leaves[k] for k in self._primal_at]
         others = [leaves[k] for k in self._other_at]
         if self._as_given:
-            return owned + primals + others
+            return [t.detach() if t.requires_grad else t for t in (*owned, *primals, *others)]
         return self._captured.inputs(owned, [as_real(t) for t in primals], others)

@@ -24,6 +24,9 @@ from .state import Reading, TensorGuard
 from .state.facts import quoted
 from .study import Study, pattern_here, study, tensor_named
 
+# How often a record is tried to be made where its arguments or its tensors are too special.
+_ATTEMPTS = 3
+
 
 class Outcome:
     """The values of one call, the plan that places them, and what else the function returned."""
@@ -64,6 +67,7 @@ class Session:
     def _look(self, arguments: Arguments) -> None:
         given = self._given
         self.ready = None
+        self._may_be_ready = _ATTEMPTS
         frozen = tuple(given.facts) if given is not None else ()
         known = given is not None and given.user_pattern
         self._study: Study = study(
@@ -123,13 +127,17 @@ class Session:
         """Record the call just made, if it was replayed and another like it needs few checks."""
         if self._study.captured is None or self._has_aux or self.engine != "replay":
             return
-        if _torch.device_mode() is ...:
+        if not self._may_be_ready or _torch.device_mode() is ...:
             return
-        reading = self._study.state.read()
-        if reading.changes(self._reading):
+        state = self._study.state
+        reading = state.read()
+        if state.unseen or reading.changes(self._reading):
             return
         ready = Ready(args, arguments, reading, self._study, self._guards, self._trust)
-        self.ready = ready if ready.is_quick else self.ready
+        if ready.is_quick:
+            self.ready = ready
+        else:
+            self._may_be_ready -= 1
 
     def values(self, tensors: Sequence[Tensor], chunk_size: int | None = None) -> Tensor:
         """The values, from the inputs of the captured graph; nothing is checked."""
