@@ -97,6 +97,7 @@ SPARSE: tuple[str, ...] = (
     "story",
     "study",
     "lifting",
+    "ready",
     "planning",
     "session",
     "verify",

@@ -18,6 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ._torch import (
     Slot,
     derivatives_yaml,
+    device_mode,
+    dict_version,
+    forms_check,
     freed_tensor,
     graph_task,
     handle_hooks,
@@ -31,6 +34,7 @@ from ._torch import (
     running_transform,
     runs_a_formula,
     sequence_number,
+    settings_check,
     slots,
     watched_tensors,
 )
@@ -166,6 +170,42 @@ def _probe_plain_sample() -> bool:
     return same and not is_transform_tensor(found[0])
 
 
+def _probe_settings() -> bool:
+    check = settings_check()
+    if check is None or not check() or device_mode() is ...:
+        return False
+    with torch.no_grad():
+        without = check()
+    with torch.autocast("cpu"):
+        cast = check()
+    with torch.device("cpu"):
+        return not without and not cast and device_mode() is ...
+
+
+def _probe_forms() -> bool:
+    x = torch.ones(2, 3)
+    check = forms_check([x])
+    others = (x.double(), x.t(), x[:1], torch.nn.Parameter(x), torch._neg_view(x))
+    return check is not None and check(torch.zeros(2, 3)) and not any(map(check, others))
+
+
+class _Plain:
+    """An object with attributes."""
+
+
+def _probe_versions() -> bool:
+    if dict_version is None:
+        return False
+    one, two = _Plain(), _Plain()
+    seen = set()
+    for k in range(100):  # often enough for Python to specialise the write
+        for value in (one, two):
+            value.entry = k  # type: ignore[attr-defined]
+            seen.add(dict_version(value.__dict__))
+    unchanged = dict_version(one.__dict__) in seen
+    return unchanged and len(seen) == 200
+
+
 _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("leaf of an AccumulateGrad node", _probe_leaf, "leaves are numbered, not named"),
     ("sequence numbers of nodes", _probe_sequence, "pb.trace() finds no user calls"),
@@ -178,6 +218,9 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("running torch.func transforms", _probe_transform, "torch's own error appears there"),
     ("the node that runs", _probe_running_node, "nonlinear hooks are found by trial alone"),
     ("a batched tensor's first entry", _probe_plain_sample, "no plan is made inside vmap"),
+    ("settings at one look", _probe_settings, "every call checks all anew, and is slower"),
+    ("forms of tensors at one look", _probe_forms, "every call checks all anew, and is slower"),
+    ("versions of dictionaries", _probe_versions, "modules are read anew at every call"),
     ("derivatives.yaml", _probe_formulas, "records quote no formulas"),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -38,9 +38,22 @@ def flatten(tree: Tree) -> tuple[list[Any], Structure]:
     ([1, 2, 3], ("['a']", "['b'][0]", "['b'][1]"))
     """
     keyed, spec = pytree.tree_flatten_with_path(tree)
+    return [leaf for _, leaf in keyed], _structure(spec, [path for path, _ in keyed])
+
+
+def flatten_each(trees: Sequence[Tree]) -> tuple[list[Any], Structure, list[Structure]]:
+    """``flatten(tuple(trees))``, and the structure of every one of the trees."""
+    keyed, spec = pytree.tree_flatten_with_path(tuple(trees))
+    own: list[list[pytree.KeyPath]] = [[] for _ in trees]
+    for path, _ in keyed:
+        own[cast(pytree.SequenceKey[Any], path[0]).idx].append(path[1:])
+    each = [_structure(child, paths) for child, paths in zip(spec.children(), own, strict=True)]
     leaves = [leaf for _, leaf in keyed]
-    paths = tuple(pytree.keystr(path) for path, _ in keyed)
-    return leaves, Structure(spec, paths, tuple(_name(path) for path, _ in keyed))
+    return leaves, _structure(spec, [path for path, _ in keyed]), each
+
+
+def _structure(spec: pytree.TreeSpec, paths: Sequence[pytree.KeyPath]) -> Structure:
+    return Structure(spec, tuple(map(pytree.keystr, paths)), tuple(map(_name, paths)))
 
 
 def _name(path: pytree.KeyPath) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import _checks, _torch
-from .._trees import Structure, flatten
+from .._trees import Structure, flatten_each
 from .leaf import Leaf, leaf
 
 _PLAIN = (bool, int, float, complex, str, bytes)
@@ -56,7 +57,7 @@ class Arguments:
     def plain(self) -> tuple[Any, ...]:
         """Numbers, strings and None among the leaves, with their types: what a graph bakes in."""
         return tuple(
-            (k, type(leaf), _bits(leaf))
+            (k, type(leaf), bits(leaf))
             for k, leaf in enumerate(self.leaves)
             if leaf is None or isinstance(leaf, _PLAIN)
         )
@@ -138,19 +139,19 @@ def arguments_for(
     ``func``, where given, lends its arguments the names that it has for them.
     """
     places = _checks.argnums_for(caller, argnums, len(args))
-    leaves, structure = flatten(tuple(args))
+    leaves, structure, each = flatten_each(args)
     chosen: list[int] = []
     selected: list[Structure] = []
     starts = [0]
-    for arg in args:
-        starts.append(starts[-1] + len(flatten(arg)[0]))
+    for part in each:
+        starts.append(starts[-1] + len(part.paths))
     called = _parameter_names(func, len(args))
-    names = tuple(called[k] + path for k, arg in enumerate(args) for path in flatten(arg)[1].paths)
+    names = tuple(called[k] + path for k, part in enumerate(each) for path in part.paths)
     for place in places:
         checked = _checks.leaves_of(caller, called[place], args[place])
         _checks.differentiable_primals(caller, checked)
         chosen += range(starts[place], starts[place + 1])
-        selected.append(flatten(args[place])[1])
+        selected.append(each[place])
     others = [
         k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and k not in set(chosen)
     ]
@@ -171,6 +172,10 @@ def _parameter_names(func: Callable[..., Any] | None, count: int) -> list[str]:
     plain = [f"args[{k}]" for k in range(count)]
     if func is None:
         return plain
+    if type(func) is FunctionType and not func.__dict__:
+        code = func.__code__
+        named = list(code.co_varnames[: code.co_argcount][:count])
+        return named + plain[len(named) :]
     try:
         parameters = list(inspect.signature(func).parameters.values())
     except (TypeError, ValueError):
@@ -184,7 +189,7 @@ def _flags(tensor: Tensor) -> tuple[bool, bool]:
     return tensor.is_conj(), tensor.is_neg()
 
 
-def _bits(value: Any) -> Any:
+def bits(value: Any) -> Any:
     """Equal for equal values only: nan is itself, and -0.0 is not 0.0."""
     return value.hex() if isinstance(value, float) else repr(value)
 

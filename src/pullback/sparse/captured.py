@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from .._trees import Structure
+from .arguments import in_layout
 from .graph import Meta, PullbackGraph
 from .tape import Tape
 
@@ -50,14 +51,25 @@ class Captured:
     batches: bool = True
     in_where_form: bool = False
 
+    def inputs(
+        self, owned: Sequence[Tensor], primals: Sequence[Tensor], others: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """The inputs of the graph, cotangents left out, in the strides that it was captured at."""
+        expected = self.graph.inputs[len(owned) :]
+        laid_out = zip((*primals, *others), expected, strict=False)
+        return [
+            *map(_plain, owned),
+            *(in_layout(_plain(t), i.meta.stride) for t, i in laid_out),
+        ]
+
     def run_forward(self, tensors: Sequence[Tensor]) -> tuple[list[Any], list[Tensor]]:
         """What the linear part needs, and the outputs (with the tensors of aux after them).
 
         Gradients are enabled, though nothing requires one: some operators (the fused LSTM) keep
         what their backward needs in that mode alone.
         """
-        with without_autocast(), torch.enable_grad():
-            results = self.forward(*tensors)
+        with without_autocast(), _gradients_enabled():
+            results = self.forward.forward(*tensors)
         cut = len(self.handed)
         return list(results[:cut]), list(results[cut:])
 
@@ -65,14 +77,29 @@ class Captured:
         self, handed: Sequence[Any], cotangents: Sequence[Tensor]
     ) -> tuple[Tensor | None, ...]:
         with without_autocast():
-            found: tuple[Tensor | None, ...] = self.linear(*handed, *cotangents)
+            found: tuple[Tensor | None, ...] = self.linear.forward(*handed, *cotangents)
         return found
 
 
-@contextmanager
-def without_autocast() -> Iterator[None]:
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach() if tensor.requires_grad else tensor
+
+
+_NOTHING = nullcontext()
+
+
+def _gradients_enabled() -> AbstractContextManager[None]:
+    return _NOTHING if torch.is_grad_enabled() else torch.enable_grad()
+
+
+def without_autocast() -> AbstractContextManager[None]:
     """A graph holds the casts that autocast made; it must not be cast again."""
     running = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return _switched_off(running) if running else _NOTHING
+
+
+@contextmanager
+def _switched_off(running: Sequence[str]) -> Iterator[None]:
     with ExitStack() as stack:
         for kind in running:
             stack.enter_context(torch.autocast(kind, enabled=False))

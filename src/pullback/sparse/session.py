@@ -22,9 +22,13 @@ from .lifting import LIFTED_MODES, lift_of, unlifted
 from .plan import Plan
 from .planning import plan_of
 from .products import Function, Replay, Source
+from .ready import Ready
 from .state import Reading, TensorGuard
 from .state.facts import quoted
 from .study import Study, pattern_here, study, tensor_named
+
+# How often a record is tried to be made where its arguments or its tensors are too special.
+_ATTEMPTS = 3
 
 
 class Outcome:
@@ -57,6 +61,7 @@ class Session:
         self._rows: Plan | None = None
         self.engine = ""
         self.reasons: tuple[str, ...] = ()
+        self.ready: Ready | None = None
         self._prepare(arguments)
 
     def _prepare(self, arguments: Arguments) -> None:
@@ -65,6 +70,8 @@ class Session:
 
     def _look(self, arguments: Arguments) -> None:
         given = self._given
+        self.ready = None
+        self._may_be_ready = _ATTEMPTS
         frozen = tuple(given.facts) if given is not None else ()
         known = given is not None and given.user_pattern
         self._study: Study = study(
@@ -120,21 +127,34 @@ class Session:
         found = self._study
         assert found.captured is not None
         tensors = found.tensors(arguments, reading)
-        if (run := self._runs(arguments, reading, tensors)) is not None:
+        self._make_run(arguments, reading, tensors)
+        values, aux = self._replayed(tensors, chunk_size)
+        return Outcome(values, self.plan, found.captured.out, self._aux(aux))
+
+    def values(self, tensors: Sequence[Tensor], chunk_size: int | None = None) -> Tensor:
+        """The values, from the inputs of the captured graph; nothing is checked."""
+        return self._replayed(tensors, chunk_size)[0]
+
+    def _replayed(
+        self, tensors: Sequence[Tensor], chunk_size: int | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The values, and the tensors of aux."""
+        run, captured = self._run, self._study.captured
+        assert captured is not None
+        if run is not None:
             values, aux = run.values(tensors, chunk_size or self.plan.chunk_size)
-            replayed = "lifted replay" if self.plan.lifted else "replay"
-            self.engine = "compiled" if run.is_compiled else replayed
+            self.engine = "compiled" if run.is_compiled else "replay"
             self.reasons = tuple(run.reasons)
-            return Outcome(values, self.plan, found.captured.out, self._aux(aux))
-        source = Replay(found.captured, tensors, arguments.primals)
+            return values, aux
+        start = len(captured.owned)
+        primals = tensors[start : start + len(captured.graph.gradients)]
+        source = Replay(captured, tensors, primals)
         values = self._values(self.plan, source, chunk_size, "replay")
         self.reasons += (self._unlifted,) if self._unlifted else ()
-        return Outcome(values, self.plan, found.captured.out, self._aux(source.aux_tensors))
+        return values, source.aux_tensors
 
-    def _runs(
-        self, arguments: Arguments, reading: Reading, tensors: Sequence[Tensor]
-    ) -> LiftedRun | None:
-        """What evaluates the plan here; None where products of the whole graph are replayed.
+    def _make_run(self, arguments: Arguments, reading: Reading, tensors: Sequence[Tensor]) -> None:
+        """Have ready what evaluates the plan here, if not products of the whole graph.
 
         A lift was worked out from numbers that the function owns, too. Where one of these has
         changed it is worked out again, without them: they will change again.
@@ -146,7 +166,6 @@ class Session:
         if (self._run is None and not self._unlifted) or changed:
             self._lift_guards = {}
             self._run = self._made(arguments, reading, tensors, floats=not changed)
-        return self._run
 
     def _made(
         self, arguments: Arguments, reading: Reading, tensors: Sequence[Tensor], *, floats: bool
@@ -189,6 +208,23 @@ class Session:
             name in known and content_digest(tensor_named(name, arguments, reading)) == digest
             for name, digest in lift.facts.items()
         )
+
+    def make_ready(self, args: Sequence[Any], arguments: Arguments) -> None:
+        """Record the call just made, if it was replayed and another like it needs few checks."""
+        if self._study.captured is None or self._has_aux or self.engine == "function":
+            return
+        if not self._may_be_ready or _torch.device_mode() is ...:
+            return
+        state = self._study.state
+        reading = state.read()
+        if state.unseen or reading.changes(self._reading):
+            return
+        guards = {**self._guards, **self._lift_guards}
+        ready = Ready(args, arguments, reading, self._study, guards, self._trust)
+        if ready.is_quick:
+            self.ready = ready
+        else:
+            self._may_be_ready -= 1
 
     def _checked(self, arguments: Arguments) -> Reading:
         state = self._study.state

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import _checks
 from .._adjoint import probe
-from .arguments import Arguments, in_layout
+from .arguments import Arguments
 from .backward_graph import backward_graph, content_digest, structure_key
 from .capture import capture
 from .captured import Captured, NotCaptured
@@ -52,16 +52,8 @@ class Study:
     def tensors(self, arguments: Arguments, reading: Reading) -> list[Tensor]:
         """The inputs of the captured graph, cotangents left out."""
         assert self.captured is not None
-        owned = [reading.tensors[path].detach() for path in self.captured.owned]
-        laid_out = [
-            in_layout(t, i.meta.stride)
-            for t, i in zip(
-                [*(t.detach() for t in arguments.primals), *arguments.others],
-                self.captured.graph.inputs[len(owned) :],
-                strict=False,
-            )
-        ]
-        return owned + laid_out
+        owned = [reading.tensors[path] for path in self.captured.owned]
+        return self.captured.inputs(owned, arguments.primals, arguments.others)
 
     def source(self, arguments: Arguments, reading: Reading) -> Source:
         """Products at ``arguments``, by the captured graph where there is one."""

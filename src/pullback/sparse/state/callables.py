@@ -67,7 +67,7 @@ def _visit_function(walk: Walk, place: Place, function: FunctionType) -> None:
     if function.__dict__:
         visit_entries(walk, place.attr("__dict__"), function.__dict__, place.attr)
     else:
-        walk.empty.append(function.__dict__)
+        walk.stays_empty(function.__dict__)
 
 
 def _is_of_its_module(walk: Walk, function: FunctionType) -> bool:

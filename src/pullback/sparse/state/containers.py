@@ -18,7 +18,7 @@ from torch import Tensor
 from .facts import Fact, Place, array_fact, dtype_fact, plain_fact, quoted, sequence_fact
 from .objects import instance_state, name_of
 from .trust import class_dict_of, is_a, mro_of
-from .walk import Handler, Walk
+from .walk import Handler, Walk, itself
 
 Items = Callable[[Any], Iterable[object]]
 
@@ -58,7 +58,10 @@ def _field_names(value: Any) -> tuple[str, ...] | None:
 def _visit_set(walk: Walk, place: Place, value: Any) -> None:
     base: Any = set if is_a(value, set) else frozenset
     values = list(base.__iter__(value))
-    walk.probe(_look_in_set, (base, value))
+    if base is set and not values:
+        walk.stays_empty(value)
+    else:
+        walk.probe(_look_in_set, (base, value))
     facts = [plain_fact(item) for item in values]
     if all(fact is not None for fact in facts):
         walk.kept.append(values)
@@ -90,11 +93,14 @@ def visit_entries(
 ) -> None:
     """The keys of a dictionary as a fact, its values as places of their own."""
     if not dict.__len__(value):
-        walk.empty.append(value)
+        walk.stays_empty(value)
         walk.fact(place, name_of(type(value)), (), f"an empty {name_of(type(value))}")
         return
     ordered = is_a(value, OrderedDict)
-    walk.probe(_look_in_ordered if ordered else look_in_dict, value)
+    if ordered:  # its order may change without a write to the dictionary
+        walk.probe(_look_in_ordered, value)
+    else:
+        walk.probe_table(look_in_dict, value, itself, value)
     keys = []
     order = list(OrderedDict.__iter__(value)) if ordered else list(dict.keys(value))
     walk.kept.append(order)
@@ -171,7 +177,7 @@ def _visit_bytes(walk: Walk, place: Place, value: Any) -> None:
 
 def _visit_tensor(walk: Walk, place: Place, value: Tensor) -> None:
     path = str(place)
-    if not _answers_for_itself(type(value)):
+    if not _answers_foritself(type(value)):
         walk.hide(f"{quoted(path)} is a {type(value).__qualname__}, which overrides torch's own")
         return
     if path in walk.paths:
@@ -211,7 +217,7 @@ def _look_at_grad(reference: weakref.ref[Tensor]) -> object:
     return id(_grad_of(reference))
 
 
-def _answers_for_itself(kind: type[Any]) -> bool:
+def _answers_foritself(kind: type[Any]) -> bool:
     """Whether reading ``shape`` or ``dtype`` of such a tensor runs no code of a user's."""
     for base in mro_of(kind):
         if base is Tensor:

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ... import _torch
+
 _LONGEST_TEXT = 60
 
 
@@ -211,6 +213,40 @@ def torch_modes() -> tuple[object, ...]:
         torch.get_deterministic_debug_mode(),
         *((torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in _AUTOCAST_DEVICES),
     )
+
+
+class Modes:
+    """The modes of one moment; ``hold()`` is quick to tell whether they are those of now.
+
+    ``alone``: when last asked, no mode of torch function or dispatch ran that is not torch's own.
+    """
+
+    def __init__(self) -> None:
+        self._seen = torch_modes()
+        self._note()
+
+    def _note(self) -> None:
+        self._settings = _torch.settings_check()
+        self._device = _torch.device_mode()
+        self._inference = torch.is_inference_mode_enabled()
+
+    @property
+    def alone(self) -> bool:
+        return self._device is not ...
+
+    def hold(self) -> bool:
+        if (
+            self._settings is not None
+            and self._settings()
+            and self.alone
+            and _torch.device_mode() is self._device
+            and torch.is_inference_mode_enabled() is self._inference
+        ):
+            return True
+        if torch_modes() != self._seen:
+            return False
+        self._note()
+        return True
 
 
 def torch_facts() -> dict[str, Fact]:

@@ -10,6 +10,8 @@ from torch import Tensor
 from ... import _torch
 from .facts import TensorForm, form_of, quoted
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 
 class TensorGuard:
     """A private copy of a tensor's content, compared bit by bit.
@@ -35,12 +37,19 @@ class TensorGuard:
 
         ``trust``: take the very same tensor at the same version for unchanged, unread.
         """
-        if trust:
-            reference, version = self._known
-            if reference() is tensor and _torch.version_of(tensor) == version:
-                return True
-        if _form(tensor) != self._form:
-            return False
+        if trust and self._is_untouched(tensor):
+            return True
+        return _form(tensor) == self._form and self._has_parts(tensor)
+
+    def has_content(self, tensor: Tensor, trust: bool = False) -> bool:
+        """``holds`` for a tensor that is known to have the guarded form."""
+        return (trust and self._is_untouched(tensor)) or self._has_parts(tensor)
+
+    def _is_untouched(self, tensor: Tensor) -> bool:
+        reference, version = self._known
+        return reference() is tensor and _torch.version_of(tensor) == version
+
+    def _has_parts(self, tensor: Tensor) -> bool:
         parts = _parts(tensor)
         return len(parts) == len(self._parts) and all(map(_equal_bits, parts, self._parts))
 
@@ -97,7 +106,11 @@ def _bits(part: Tensor) -> Tensor:
 def _equal_bits(now: Tensor, before: Tensor) -> bool:
     if now.shape != before.shape or now.dtype != before.dtype:
         return False
-    return now.is_meta or torch.equal(_bits(now), _bits(before))
+    if now.is_meta:
+        return True
+    if now.dtype in _INTEGERS:  # equal numbers are equal bits
+        return torch.equal(now, before)
+    return torch.equal(_bits(now), _bits(before))
 
 
 def _entry(part: Tensor, position: int) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .facts import Place, plain_fact, quoted
 from .trust import class_dict_of, is_a, mro_of, why_unforeseeable
-from .walk import Handler, Namespace, Walk
+from .walk import Handler, Namespace, Walk, itself
 
 _NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 # Entries of a class that no running code reads, or that only describe it.
@@ -321,17 +321,13 @@ def use_module(walk: Walk, place: Place, module: ModuleType, names: frozenset[st
             use_module(walk, Place(f"{name}.{child}", ""), inner, names)
 
 
-def _identity(value: Any) -> Any:
-    return value
-
-
 def _open_module(walk: Walk, entries: Any, name: str, library: bool) -> Namespace:
     if library:
         visit: Handler = partial(_visit_library_entry, name)
-        namespace = Namespace(entries, _identity, Place(name, "").attr, visit)
+        namespace = Namespace(entries, itself, Place(name, "").attr, visit)
     else:
         origin = walk.origin(f"global of {name}", entries)
-        namespace = Namespace(entries, _identity, partial(Place, origin=origin), Walk.later)
+        namespace = Namespace(entries, itself, partial(Place, origin=origin), Walk.later)
     walk.opened_modules[id(entries)] = namespace
     walk.open(namespace)
     return namespace

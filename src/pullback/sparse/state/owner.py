@@ -11,11 +11,11 @@ from torch import Tensor
 
 from . import callables, containers, networks, objects
 from .containers import follow_gradients
-from .facts import Fact, Place, torch_facts, torch_modes
+from .facts import Fact, Modes, Place, torch_facts
 from .objects import hide_computed_module_reads, name_of
 from .reading import Owned, Reading
 from .trust import Trust
-from .walk import Handler, Probe, Pulse, Walk
+from .walk import Handler, Probe, Pulse, Tables, Walk
 
 _HANDLERS: dict[type[Any], Handler] = {
     **objects.HANDLERS,
@@ -25,11 +25,11 @@ _HANDLERS: dict[type[Any], Handler] = {
 }
 
 
-class _Snapshot:
+class Snapshot:
     """One walk, kept in a form that is quick to compare and quick to read again."""
 
     def __init__(self, func: object, extra: Sequence[object]) -> None:
-        self.modes = torch_modes()
+        self.modes = Modes()
         walk = Walk(Trust(func), _HANDLERS)
         walk.later(_root(func), func)
         for k, item in enumerate(extra):
@@ -39,27 +39,29 @@ class _Snapshot:
         hide_computed_module_reads(walk)
         self.facts: dict[str, Fact] = {**walk.facts, **torch_facts()}
         self.unseen: tuple[str, ...] = tuple(walk.unseen)
-        self._tensors: list[tuple[str, Callable[[], Tensor | None]]] = walk.tensors
+        self.paths = tuple(path for path, _ in walk.tensors)
+        self._readers: list[Callable[[], Tensor | None]] = [read for _, read in walk.tensors]
         self._probes: list[Probe] = walk.probes
+        self._tables: Tables = walk.tables
         self._empty = walk.empty
         self._pulse: Pulse = walk.pulse
         self._held = (walk.kept, walk.refs)
 
-    def tensors(self) -> dict[str, Tensor] | None:
+    def tensors(self) -> list[Tensor] | None:
         """The tensors of now if nothing has changed since the walk; None where it must be done."""
-        if not self._pulse.beating or torch_modes() != self.modes:
+        if not self._pulse.beating or not self.modes.hold():
             return None
-        if any(map(dict.__len__, self._empty)):
+        if any(self._empty) or not self._tables.hold():
             return None
         for look, subject, seen in self._probes:
             if look(subject) != seen:
                 return None
-        found: dict[str, Tensor] = {}
-        for path, read in self._tensors:
+        found: list[Tensor] = []
+        for read in self._readers:
             tensor = read()
             if tensor is None:
                 return None
-            found[path] = tensor
+            found.append(tensor)
         return found if self._pulse.beating else None
 
 
@@ -85,7 +87,7 @@ class State:
     def __init__(self, func: Callable[..., Any], extra: Sequence[object]) -> None:
         self._func = func
         self._extra = tuple(extra)
-        self._snapshot = _Snapshot(func, self._extra)
+        self._snapshot = Snapshot(func, self._extra)
         self._paths: dict[int, tuple[weakref.ref[Tensor], str]] = {}
         self._remember(self.read())
 
@@ -109,21 +111,26 @@ class State:
         reference, path = self._paths.get(id(tensor), (None, ""))
         return path if reference is not None and reference() is tensor else None
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """The walk that the last ``read()`` rests on."""
+        return self._snapshot
+
     def read(self) -> Reading:
         """The state of this moment."""
         snapshot = self._snapshot
         tensors = snapshot.tensors()
         if tensors is None:
-            snapshot = _Snapshot(self._func, self._extra)
+            snapshot = Snapshot(self._func, self._extra)
             tensors = snapshot.tensors()
             if tensors is None:  # another thread writes meanwhile, or a probe is never at rest
-                tensors = {}
+                snapshot.paths, tensors = (), []
                 snapshot.unseen += ("the state changes while it is read",)
             self._snapshot = snapshot
-            reading = Reading.of(tensors, snapshot.facts)
+            reading = Reading.of(dict(zip(snapshot.paths, tensors, strict=True)), snapshot.facts)
             self._remember(reading)
             return reading
-        return Reading.of(tensors, snapshot.facts)
+        return Reading.of(dict(zip(snapshot.paths, tensors, strict=True)), snapshot.facts)
 
     def _remember(self, reading: Reading) -> None:
         paths: dict[int, tuple[weakref.ref[Tensor], str]] = {}

@@ -8,15 +8,17 @@ so no property, ``__getattr__``, ``__eq__`` or ``__hash__`` of a user runs.
 from __future__ import annotations
 
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from ... import _torch
 from .facts import Fact, Place, plain_fact, quoted
 from .trust import COMPUTED_NAMES, Trust, is_a, mro_of
 
@@ -33,6 +35,46 @@ class Probe(NamedTuple):
     look: Look
     subject: Any
     seen: object
+
+
+class Tables:
+    """Probes of what dictionaries hold, of which only those are repeated whose dictionary was
+    written since: the version of its content tells, where torch can read it.
+
+    ``fetch(owner)`` is the dictionary of ``owner``, an object of one class all the time.
+    """
+
+    def __init__(self) -> None:
+        self._owners: list[Any] = []
+        self._fetch: list[Callable[[Any], Any]] = []
+        self._kinds: list[type[Any]] = []
+        self._probes: list[Probe] = []
+        self._versions: list[int] = []
+
+    def add(self, fetch: Callable[[Any], Any], owner: Any, probe: Probe) -> None:
+        self._owners.append(owner)
+        self._fetch.append(fetch)
+        self._kinds.append(type(owner))
+        self._probes.append(probe)
+        self._versions.append(-1)
+
+    def hold(self) -> bool:
+        version = _torch.dict_version
+        if version is None:
+            return not self._owners
+        if not all(map(is_, map(type, self._owners), self._kinds)):
+            return False
+        # Read before the content is: a write in between shows at the next look.
+        now = [version(fetch(owner)) for fetch, owner in zip(self._fetch, self._owners)]  # noqa: B905
+        if now == self._versions:
+            return True
+        for k, (before, after) in enumerate(zip(self._versions, now, strict=True)):
+            if before != after:
+                look, subject, seen = self._probes[k]
+                if look(subject) != seen:
+                    return False
+        self._versions = now
+        return True
 
 
 class Pulse:
@@ -74,7 +116,8 @@ class Walk:
         self.paths: set[str] = set()
         self.leaves: list[tuple[Place, weakref.ref[Tensor]]] = []
         self.probes: list[Probe] = []
-        self.empty: list[dict[Any, Any]] = []
+        self.tables = Tables()
+        self.empty: list[Any] = []
         self.unseen: dict[str, None] = {}
         self.kept: list[object] = []
         self.mentioned: set[str] = set()
@@ -123,6 +166,22 @@ class Walk:
     def probe(self, look: Look, subject: Any) -> None:
         self.probes.append(Probe(look, subject, look(subject)))
 
+    def probe_table(
+        self, look: Look, subject: Any, fetch: Callable[[Any], Any], owner: Any
+    ) -> None:
+        """``probe``, where ``look`` depends on the class of ``owner`` and its dictionary alone."""
+        if _torch.dict_version is None or not is_a(fetch(owner), dict):
+            self.probe(look, subject)
+        else:
+            self.tables.add(fetch, owner, Probe(look, subject, look(subject)))
+
+    def stays_empty(self, value: Any) -> None:
+        """``value``, a dictionary or a set, is empty, which is watched."""
+        if any(type(value) is kind for kind in (dict, OrderedDict, set)):
+            self.empty.append(value)
+        else:
+            self.probe(dict.__len__ if is_a(value, dict) else set.__len__, value)
+
     def origin(self, text: str, owner: object) -> str:
         """``text``, numbered where another object has been given the same."""
         owners = self._origins.setdefault(text, [])
@@ -166,13 +225,13 @@ class Walk:
         entries = fetch(owner)
         names = tuple(namespace.done.keys() | namespace.named)
         if namespace.also is None:
-            self.probe(_look_in, (entries, names))
+            self.probe_table(_look_in, (entries, names), itself, entries)
             return
         self.kept.append(list(entries))
         if len(names) == len(entries) and all(name in entries for name in names):
-            self.probe(_look_in_whole, (fetch, owner, type(owner)))
+            self.probe_table(_look_in_whole, (fetch, owner, type(owner)), fetch, owner)
         else:
-            self.probe(_look_in_open, (fetch, owner, type(owner), names))
+            self.probe_table(_look_in_open, (fetch, owner, type(owner), names), fetch, owner)
 
     def _visit(self, place: Place, value: object) -> None:
         fact = plain_fact(value)
@@ -189,6 +248,10 @@ class Walk:
             self.claim(place, value)
         known = map(id, mro_of(type(value)))
         self._handlers[next(base for base in known if base in self._handlers)](self, place, value)
+
+
+def itself(value: Any) -> Any:
+    return value
 
 
 def _look_in(subject: tuple[Mapping[str, Any], tuple[str, ...]]) -> object:
