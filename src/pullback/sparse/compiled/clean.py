@@ -76,16 +76,27 @@ def rolls_as_slices(module: fx.GraphModule) -> None:
     """Read the shifts of one tensor along one dim from one copy of it with its ends repeated.
 
     As an operator of its own each roll is a pass over memory, and Inductor's form of it reads
-    element by element. A copy and its slices are one pass for all of them.
+    element by element. A copy and its slices are one pass for all of them. Only seeds, which follow
+    from no input, keep Inductor's form: they are made where they are read, and in no memory.
     """
     graph = module.graph
     for node in graph.find_nodes(op="call_function", target=aten.roll.default):
         _one_dim_at_a_time(graph, node)
-    while rolls := graph.find_nodes(op="call_function", target=aten.roll.default):
+    while rolls := _rolls_of_inputs(graph):
         source, _, (dim,) = rolls[0].args  # the first: no other roll comes before it
         same = [n for n in rolls if n.args[0] is source and n.args[2] == [dim]]
         _read_from_a_copy(graph, source, dim, [(n, n.args[1][0]) for n in same])
     module.recompile()
+
+
+def _rolls_of_inputs(graph: fx.Graph) -> list[Any]:
+    """The rolls of what follows from an input, in the order of the graph."""
+    varying: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or not varying.isdisjoint(node.all_input_nodes):
+            varying.add(node)
+    found = graph.find_nodes(op="call_function", target=aten.roll.default)
+    return [n for n in found if n.args[0] in varying]
 
 
 def _one_dim_at_a_time(graph: fx.Graph, node: fx.Node) -> None:

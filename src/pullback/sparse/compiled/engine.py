@@ -22,7 +22,7 @@ def compiled(run: Run, tensors: Sequence[Tensor], *, loose: float) -> Compiled:
 
     ``run(*tensors)`` returns a tuple of tensors, and must be a pure function: it writes to nothing
     that it is given, and reads nothing but its arguments and tensors whose *content* stays what it
-    is now (indices, colors); those are closed over, and small or uniform ones become part of the
+    is now (indices, colors); those are closed over, and those of one value become part of the
     code. What may change is an argument. ``run`` may use ``torch.func.vmap`` and ``vjp`` inside.
 
     The result is called with the list of tensors and returns the outputs in C order, in memory of
