@@ -205,6 +205,7 @@ MAY_DIFFERENTIATE = {
     "backward.recorder",
     "backward.offers",
     "_capabilities",  # its probes
+    "commands.bench_candidates",  # measures torch.func
 }
 
 
