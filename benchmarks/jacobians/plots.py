@@ -43,7 +43,7 @@ def draw(folder: Path, results: Sequence[Result]) -> list[Path]:
 
 def _figure(kind: str, results: Sequence[Result]) -> Figure:
     ordered = sorted(results, key=lambda result: int(result.facts["nnz"]))
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, (color, style) in LINES.items():
         points = [
@@ -53,10 +53,11 @@ def _figure(kind: str, results: Sequence[Result]) -> Figure:
         ]
         if points:
             sizes, times = zip(*points, strict=True)
-            axes.loglog(sizes, times, style, color=color, marker="o", markersize=3, label=name)
+            label = f"pullback, {name}" if name in NAMES else name
+            axes.loglog(sizes, times, style, color=color, marker="o", markersize=3, label=label)
     axes.set_xlabel("entries of the Jacobian that may be nonzero")
     axes.set_ylabel("ms for one evaluation")
     axes.set_title(f"{kind}: one Jacobian, median")
     axes.grid(which="major", alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside right upper")
     return figure

@@ -20,10 +20,7 @@ from ..problems.catalogue import Problem
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv-bench"
 PATIENCE = 300.0
-INSTALL = (
-    f"python -m venv {VENV.name} && "
-    f"{VENV.name}/bin/python -m pip install -r benchmarks/peers/requirements.txt"
-)
+INSTALL = "make peers"
 
 
 class PeerError(RuntimeError):

@@ -156,10 +156,11 @@ class Worker:
 
     def _to_scipy(self) -> Any:
         """SciPy's format is for functions of vectors; asdex compiles what is inside."""
-        pattern = self.coloring.sparsity
-        flat = self.asdex.SparsityPattern.from_coo(pattern.rows, pattern.cols, pattern.shape)
-        mode = self.coloring.mode
-        coloring = self.asdex.jacobian_coloring_from_sparsity(flat, mode=mode)
+        coloring = self.coloring
+        if self.x.ndim != 1 or self.jax.eval_shape(self.func, self.x).ndim != 1:
+            pattern = coloring.sparsity
+            flat = self.asdex.SparsityPattern.from_coo(pattern.rows, pattern.cols, pattern.shape)
+            coloring = self.asdex.jacobian_coloring_from_sparsity(flat, mode=coloring.mode)
         run = self.asdex.jacobian_from_coloring(
             self._flat_func(), coloring, output_format="scipy_csr"
         )

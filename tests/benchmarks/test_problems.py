@@ -81,6 +81,8 @@ def test_a_bundle_file_takes_the_place_of_drawn_numbers(tmp_path: Path) -> None:
     assert found["x"][33:36].tolist() == [0.5, 0.6, 0.7]
     assert set(found["x"][45:].tolist()) == {0.4}
     assert found["seen"][0].tolist() == [1.25, 2.5]
+    assert found["camera_of"].tolist() == [k % 3 for k in range(11)]
+    assert found["point_of"].tolist() == [k % 4 for k in range(11)]
     func, x = in_torch.build(read)
     hand = by_hand.build(read)
     assert hand is not None
