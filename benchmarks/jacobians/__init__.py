@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 from rich.console import Console
 
 from ..options import Options
 from ..peers.client import INSTALL, JaxPeers, PeerError, interpreter
+from ..peers.turns import reason
 from ..problems.catalogue import FULL, QUICK, TINY, Problem, chosen, with_files
 from ..problems.in_torch import build
 from ..timing import Table
 from . import files, plots
-from .measure import Result, measure
+from .case import Result, measure
 from .memory import memory_table, remember
 from .ours import prepare
-from .tables import tables
+from .tables import as_tables
 
-ABSENT = f"jax and asdex are not installed: `{INSTALL}`"
+ABSENT = f"jax and asdex are not installed: `{INSTALL}`."
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def run(options: Options) -> list[Table]:
@@ -33,30 +36,46 @@ def run(options: Options) -> list[Table]:
     problems = chosen(QUICK if options.quick else FULL, options.only)
     if options.bundle is not None:
         problems = with_files(problems, options.bundle)
-    python = interpreter() if {"asdex", "sparsejac"} & set(options.peers) else None
-    against = ""
-    with tempfile.TemporaryDirectory() as cache:
-        # A first compilation is one: what an earlier process compiled is not found.
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-        peer_process = None if python is None else JaxPeers(python, torch.get_num_threads())
-        with peer_process or nullcontext() as peer:
-            if peer is not None:
-                against = f"In a process of its own: {peer.versions()}."
-            elif {"asdex", "sparsejac"} & set(options.peers):
-                against = ABSENT
-                log.print(ABSENT, style="bold red")
-            jax = peer or "not installed"
-            _warm_up(jax)
-            results = [_measured(problem, jax, options, log) for problem in problems]
-            if options.memory:
-                remember(results, options, python)
-    found = tables(results, against) if results else []
-    if options.memory and results:
-        found.append(memory_table(results))
-    if options.out is not None and results:
-        files.write(options.out, results, options, against)
+    wanted = {"asdex", "sparsejac"} & set(options.peers)
+    python = interpreter() if wanted else None
+    if wanted and python is None:
+        log.print(ABSENT, style="bold red")
+    with _empty_cache():
+        results, note = _measured(problems, options, python, log)
+        if options.memory:
+            remember(results, options, python)
+    if not results:
+        return []
+    if options.out is not None:
+        files.write(options.out, results, options, note)
         plots.draw(options.out, results)
-    return found
+    memory = [memory_table(results)] if options.memory else []
+    return [*as_tables(results, note), *memory]
+
+
+def _measured(
+    problems: Sequence[Problem], options: Options, python: str | None, log: Console
+) -> tuple[list[Result], str]:
+    """The results, and a note on the peers and on problems that failed: these end nothing."""
+    results, failed = [], []
+    peer_process = None if python is None else JaxPeers(python, torch.get_num_threads())
+    with peer_process or nullcontext() as peer:
+        jax = peer or "not installed"
+        _warm_up(jax)
+        for problem in problems:
+            log.print(problem.name, style="dim")
+            try:
+                results.append(measure(problem, jax, options))
+            except Exception as error:
+                failed.append(f"{problem.name} ({reason(error)})")
+                log.print(failed[-1], style="bold red")
+                continue
+            for name, text in results[-1].wrong.items():
+                log.print(f"{problem.name}: {name}: {text}", style="bold red")
+            if options.out is not None:
+                files.write(options.out, results, options, "")  # a run may be cut short
+        note = "" if peer is None else f"In a process of its own: {peer.versions()}."
+    return results, note + (f" Failed: {'; '.join(failed)}." if failed else "")
 
 
 def _warm_up(jax: JaxPeers | str) -> None:
@@ -69,9 +88,15 @@ def _warm_up(jax: JaxPeers | str) -> None:
                 jax.seconds(step, 1)
 
 
-def _measured(problem: Problem, jax: JaxPeers | str, options: Options, log: Console) -> Result:
-    log.print(problem.name, style="dim")
-    result = measure(problem, jax, options)
-    for name, text in result.wrong.items():
-        log.print(f"{problem.name}: {name}: {text}", style="bold red")
-    return result
+@contextmanager
+def _empty_cache() -> Iterator[None]:
+    """A first compilation is one: what an earlier process compiled is not found."""
+    before = os.environ.get(CACHE)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[CACHE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[CACHE]
+            if before is not None:
+                os.environ[CACHE] = before

@@ -11,7 +11,7 @@ from typing import Any
 from ..options import Options
 from ..report import environment
 from ..timing import Cell
-from .measure import Cells, Result
+from .case import Cells, Result
 
 NAME = "jacobians.json"
 

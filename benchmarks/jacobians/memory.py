@@ -14,7 +14,7 @@ from ..peers.client import ROOT, JaxPeers, PeerError
 from ..peers.turns import reason
 from ..problems.catalogue import TINY, Problem
 from ..timing import Row, Table
-from .measure import DENSE_BYTES, Result
+from .case import DENSE_BYTES, Result
 from .ours import COMPILED, LIFTED, PLAIN
 
 PATIENCE = 120.0

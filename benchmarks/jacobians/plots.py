@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ..timing import Timing
-from .measure import FORMS, Result
+from .case import FORMS, Result
 from .ours import NAMES
 
 # One color for each program, one line style for each way to use it.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..timing import Cell, Ratio, Row, Table, Timing
-from .measure import FORMS, Cells, Result
+from .case import FORMS, Cells, Result
 from .ours import COMPILED, LIFTED, NAMES, PLAIN
 
 SET_UP = (PLAIN, LIFTED, "asdex", "asdex detection", "asdex coloring", "sparsejac coloring")
@@ -27,7 +27,7 @@ NOTES = (
 )
 
 
-def tables(results: Sequence[Result], against: str) -> list[Table]:
+def as_tables(results: Sequence[Result], against: str) -> list[Table]:
     return [
         _problems(results),
         _table(
