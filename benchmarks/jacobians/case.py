@@ -17,7 +17,7 @@ from ..options import Options
 from ..peers import dense
 from ..peers.agreement import disagreement
 from ..peers.client import JaxPeers, PeerError
-from ..peers.turns import COLD, QUICK, WARM, Timed, once, reason, single, take_turns, timed, total
+from ..peers.turns import COLD, QUICK, WARM, Timed, once, reason, take_turns, timed, total
 from ..problems import by_hand
 from ..problems.catalogue import Problem
 from ..problems.in_torch import Func, build
@@ -57,21 +57,19 @@ def measure(problem: Problem, jax: JaxPeers | str, options: Options) -> Result:
         candidates["forward"] = timed(partial(without_graph, func, x))
     if "hand" in options.peers:
         candidates["by hand"] = _by_hand(problem, x, truth, result)
-    note, slow = "", None
+    best = Dense("", "")
     if "dense" in options.peers:
         best = _best_dense(func, x, truth, options.quick, result)
-        candidates["torch.func"], note, slow = best
+        candidates["torch.func"] = best.run
     with_jax = _JaxTurns(jax, options, result)
     result.set_up = _set_up(ours, with_jax)
     candidates |= with_jax.evaluations(truth)
     result.cold = _cold(ours, with_jax, result.set_up)
     withheld = {name: result.wrong.get(name, run) for name, run in candidates.items()}
     result.warm = take_turns(withheld, QUICK if options.quick else WARM)
-    if slow is not None and "torch.func" not in result.wrong:
-        result.warm["torch.func"] = slow
-    found = result.warm.get("torch.func")
-    if isinstance(found, Timing):
-        result.warm["torch.func"] = replace(found, note=note)
+    cell = result.warm.get("torch.func")
+    if isinstance(cell, Timing):
+        result.warm["torch.func"] = replace(cell, note=best.name)
     return result
 
 
@@ -133,14 +131,21 @@ def _by_hand(
     return timed(partial(without_graph, written.values, x))
 
 
+@dataclass(frozen=True)
+class Dense:
+    """The fastest way of torch.func by a first look, or why there is none, and its name."""
+
+    run: Timed | str
+    name: str
+
+
 def _best_dense(
     func: Func, x: Tensor, truth: scipy.sparse.csr_array, quick: bool, result: Result
-) -> tuple[Timed | str, str, Timing | None]:
-    """The fastest way of torch.func by a first look, its name, and its time where it is slow."""
+) -> Dense:
     m, n = truth.shape
     size = m * n * x.element_size()
     if size > (QUICK_DENSE_BYTES if quick else DENSE_BYTES):
-        return f"dense: {size / 2**30:,.1f} GiB", "", None
+        return Dense(f"dense: {size / 2**30:,.1f} GiB", "")
     looks: dict[str, tuple[float, Callable[[], Tensor]]] = {}
     matrix, refusal = None, ""
     for name, way in dense.variants(size).items():
@@ -156,13 +161,14 @@ def _best_dense(
         if seconds > TOO_LONG and len(looks) == 2:
             break  # both modes were seen, and a third look takes as long
     if matrix is None:
-        return refusal, "", None
+        return Dense(refusal, "")
     _compare("torch.func", truth, matrix, result)
     best = min(looks, key=lambda name: looks[name][0])
     seconds, run = looks[best]
     result.facts["dense"] = {name: look[0] for name, look in looks.items()}
-    slow = seconds > (QUICK if quick else WARM).slow
-    return timed(run), best, single("torch.func", seconds) if slow else None
+    if seconds > (QUICK if quick else WARM).slow:
+        return Dense(lambda calls: seconds, best)  # the look was its one call
+    return Dense(timed(run), best)
 
 
 def _look(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
