@@ -3,7 +3,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint format bench sweep clean
+PEERS  := .venv-bench/.ready
+
+.PHONY: demo test lint format bench peers sweep clean
 
 demo: $(READY)
 	$(BIN)/pullback demo --out demo-out
@@ -26,6 +28,14 @@ sweep: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks jacobians --threads 2
+
+peers: $(PEERS)
+
+$(PEERS): benchmarks/peers/requirements.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet -r benchmarks/peers/requirements.txt
+	touch $(PEERS)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import pullback as pb
 
+from .options import Options
 from .timing import Row, Table, compare
 
 
@@ -92,7 +93,8 @@ def _basis(problem: Problem, quick: bool) -> Row:
     return Row(row.problem, row.timings + ("takes all rows",) * missing)
 
 
-def run(quick: bool) -> list[Table]:
+def run(options: Options) -> list[Table]:
+    quick = options.quick
     every = problems()
     return [
         Table(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import pullback as pb
 
+from .options import Options
 from .timing import Row, Table, compare
 
 
@@ -100,7 +101,8 @@ def _traced(problem: Problem, quick: bool) -> Row:
     return compare(problem.name, candidates, quick=quick)
 
 
-def run(quick: bool) -> list[Table]:
+def run(options: Options) -> list[Table]:
+    quick = options.quick
     every = problems()
     return [
         Table(

@@ -25,24 +25,67 @@ class Timing:
     upper: float
     rounds: int
     calls: int
+    note: str = ""
+
+
+Cell = Timing | str
+"""A timing, or why there is none."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One problem: every candidate in the order of the table's columns, or why there is none."""
+    """One problem: every candidate in the order of the table's columns."""
 
     problem: str
-    timings: tuple[Timing | str, ...]
+    timings: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times longer the fastest of ``slower`` takes than the fastest of ``faster``."""
+
+    heading: str
+    slower: tuple[str, ...]
+    faster: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of timings. Ratios are taken against the first column: below 1 it is slower."""
+    """Rows of timings, and ratios of columns: of every other to the first where none are given.
+
+    ``spread`` shows the quartiles beside each median, ``means`` the geometric means of the ratios
+    in a last line; ``compare=False`` leaves all ratios out.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     note: str = ""
+    ratios: tuple[Ratio, ...] = ()
+    spread: bool = True
+    means: bool = False
+    compare: bool = True
+
+    @property
+    def compared(self) -> tuple[Ratio, ...]:
+        if not self.compare:
+            return ()
+        first, *others = self.columns
+        each = tuple(Ratio(f"× {name}", (name,), (first,)) for name in others)
+        return self.ratios or each
+
+    def ratio(self, ratio: Ratio, row: Row) -> float | None:
+        slower, faster = self._fastest(ratio.slower, row), self._fastest(ratio.faster, row)
+        return slower / faster if slower and faster else None
+
+    def mean(self, ratio: Ratio) -> tuple[float, int] | None:
+        """The geometric mean over the rows that have this ratio, and how many these are."""
+        found = [value for row in self.rows if (value := self.ratio(ratio, row))]
+        return (statistics.geometric_mean(found), len(found)) if found else None
+
+    def _fastest(self, columns: tuple[str, ...], row: Row) -> float | None:
+        cells = dict(zip(self.columns, row.timings, strict=True))
+        return min((c.median for n in columns if isinstance(c := cells[n], Timing)), default=None)
 
 
 Candidate = Callable[[], object]

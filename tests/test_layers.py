@@ -208,10 +208,12 @@ MAY_DIFFERENTIATE = {
     "sparse.trial",
     "sparse.reads",  # names them, to recognise a user's calls
     "sparse.products",
+    "sparse.lifted",
     "sparse.backward_graph",
     "backward.recorder",
     "backward.offers",
     "_capabilities",  # its probes
+    "commands.bench_candidates",  # measures torch.func
 }
 
 

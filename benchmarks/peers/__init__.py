@@ -1,2 +1,4 @@
-"""What other programs are measured on: the same problems in torch and in JAX, each in its own
-process. Nothing here imports torch and JAX together, and the library imports nothing from here."""
+"""How other programs are measured: ``torch.func`` here, JAX's in a process of their own.
+
+Nothing here imports torch and JAX together, and the library imports nothing from here.
+"""

@@ -15,15 +15,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from .problems import Problem
+from ..problems.catalogue import Problem
 
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv-bench"
 PATIENCE = 300.0
-INSTALL = (
-    f"python -m venv {VENV.name} && "
-    f"{VENV.name}/bin/python -m pip install -r benchmarks/peers/requirements.txt"
-)
+INSTALL = "make peers"
 
 
 class PeerError(RuntimeError):
@@ -40,21 +37,22 @@ def interpreter() -> str | None:
     return None
 
 
-class Asdex:
-    """asdex in a process of its own, on ``threads`` CPUs. A context manager."""
+class JaxPeers:
+    """asdex and sparsejac in a process of their own, on ``threads`` CPUs. A context manager."""
 
-    def __init__(self, python: str, threads: int) -> None:
-        self._command = [python, "-m", "benchmarks.peers.asdex_worker", str(threads)]
+    def __init__(self, python: str, threads: int, patience: float = PATIENCE) -> None:
+        self._command = [python, "-m", "benchmarks.peers.jax_worker", str(threads)]
         self._environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "OMP_NUM_THREADS": str(threads),
             "NUMBA_NUM_THREADS": str(threads),
         }
+        self._patience = patience
         self._process: subprocess.Popen[str] | None = None
         self._problem: Problem | None = None
 
-    def __enter__(self) -> Asdex:
+    def __enter__(self) -> JaxPeers:
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -67,17 +65,16 @@ class Asdex:
         self._problem = problem
         self._ask("open", **asdict(problem))
 
-    def plan(self, calls: int) -> float:
-        return float(self._ask("plan", calls=calls)["seconds"])
+    def seconds(self, do: str, calls: int, **request: Any) -> float:
+        """Of one call, after ``calls`` of them."""
+        return float(self._ask(do, calls=calls, **request)["seconds"])
 
-    def first(self, calls: int) -> float:
-        return float(self._ask("first", calls=calls)["seconds"])
+    def forward(self) -> None:
+        self._ask("forward")
 
-    def values(self, calls: int) -> float:
-        return float(self._ask("evaluate", form="values", calls=calls)["seconds"])
-
-    def bcoo(self, calls: int) -> float:
-        return float(self._ask("evaluate", form="bcoo", calls=calls)["seconds"])
+    def peak(self) -> int:
+        """Bytes of the process's peak so far."""
+        return int(self._ask("peak")["bytes"])
 
     def facts(self) -> dict[str, Any]:
         return self._ask("facts")
@@ -101,7 +98,7 @@ class Asdex:
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        clock = Timer(PATIENCE, process.kill)
+        clock = Timer(self._patience, process.kill)
         clock.start()
         try:
             process.stdin.write(json.dumps({"do": do, **request}) + "\n")
@@ -114,7 +111,9 @@ class Asdex:
         if not line:
             code = process.wait()
             self._stop()
-            raise PeerError(f"the process ended ({code}) or gave no answer in {PATIENCE:.0f} s")
+            raise PeerError(
+                f"the process ended ({code}) or gave no answer in {self._patience:.0f} s"
+            )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise PeerError(answer["error"])

@@ -1,31 +1,61 @@
-"""Dense Jacobians by ``torch.func``, a chunk of products at a time, as (m, n) matrices."""
+"""Dense Jacobians by ``torch.func``, as (m, n) matrices: both modes, in chunks of several sizes."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .in_torch import Func
+from ..problems.in_torch import Func
 
-CHUNK = 256
-
-
-def jacrev(func: Func, x: Tensor) -> Tensor:
-    found: Tensor = torch.func.jacrev(func, chunk_size=CHUNK)(x)
-    return found.reshape(-1, x.numel())
+Dense = Callable[[Func, Tensor], Tensor]
+# All products at once hold several copies of the matrix: not above this many bytes of it.
+AT_ONCE = 2**27
 
 
-def jacfwd(func: Func, x: Tensor) -> Tensor:
-    """``torch.func.jacfwd``, which has no ``chunk_size``, in chunks: JVPs under ``vmap``."""
+def variants(nbytes: int) -> dict[str, Dense]:
+    """Name and function of every way to compute a dense matrix of ``nbytes``."""
+    chunks: tuple[int | None, ...] = (256, 32) if nbytes > AT_ONCE else (None, 256, 32)
+    ways: dict[str, Dense] = {}
+    for chunk in chunks:
+        ways[f"jacrev{_told(chunk)}"] = _jacrev(chunk)
+        if chunk != 32:
+            ways[f"jacfwd{_told(chunk)}"] = _jacfwd(chunk)
+    return ways
 
-    def column(tangent: Tensor) -> Tensor:
-        pushed: Tensor = torch.func.jvp(func, (x,), (tangent,))[1]
-        return pushed
 
-    n = x.numel()
-    pieces = []
-    for start in range(0, n, CHUNK):
-        tangents = x.new_zeros(min(CHUNK, n - start), n)
-        tangents.diagonal(start).fill_(1)
-        pieces.append(torch.func.vmap(column)(tangents.view(-1, *x.shape)).flatten(1))
-    return torch.cat(pieces).T
+def _told(chunk: int | None) -> str:
+    return "" if chunk is None else f" by {chunk}"
+
+
+def _jacrev(chunk: int | None) -> Dense:
+    def whole(func: Func, x: Tensor) -> Tensor:
+        found: Tensor = torch.func.jacrev(func, chunk_size=chunk)(x)
+        return found.reshape(-1, x.numel())
+
+    return whole
+
+
+def _jacfwd(chunk: int | None) -> Dense:
+    """``torch.func.jacfwd`` has no ``chunk_size``: with one, JVPs under ``vmap``."""
+
+    def whole(func: Func, x: Tensor) -> Tensor:
+        found: Tensor = torch.func.jacfwd(func)(x)
+        return found.reshape(-1, x.numel())
+
+    def in_chunks(func: Func, x: Tensor) -> Tensor:
+        def column(tangent: Tensor) -> Tensor:
+            pushed: Tensor = torch.func.jvp(func, (x,), (tangent,))[1]
+            return pushed
+
+        assert chunk is not None
+        n = x.numel()
+        pieces = []
+        for start in range(0, n, chunk):
+            tangents = x.new_zeros(min(chunk, n - start), n)
+            tangents.diagonal(start).fill_(1)
+            pieces.append(torch.func.vmap(column)(tangents.view(-1, *x.shape)).flatten(1))
+        return torch.cat(pieces).T
+
+    return whole if chunk is None else in_chunks

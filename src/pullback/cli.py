@@ -98,6 +98,35 @@ def jacobian(
     )
 
 
+@app.command()
+def bench(
+    problem: Annotated[
+        str,
+        typer.Argument(
+            metavar="[PROBLEM]",
+            help="brusselator, burgers, heat, mlp, transpose or springs, all if left out; or "
+            "FILE.py:FUNC, at what FUNC_sample() or sample() of the file returns.",
+        ),
+    ] = "",
+    peers: Annotated[
+        str, typer.Option(help="Measured beside pullback: some of torch.func,asdex.")
+    ] = "torch.func,asdex",
+    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="On an error, show the whole traceback.")
+    ] = False,
+) -> None:
+    """Time one Jacobian in every way there is: plain, lifted, compiled, torch.func, asdex.
+
+    Medians of interleaved rounds in one process; a time is shown only where the matrix agrees.
+
+    Exit code: 0 done; 1 the function failed; 2 refused.
+    """
+    from .commands.bench import Request, run
+
+    raise typer.Exit(run(Request(problem, peers, threads, traceback)))
+
+
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character of a drawing gets a "?" for it, not an error.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from .._errors import ArgumentError
-from .words import article
+from .words import article, dtype_text
 
 
 def target_text(caller: str, text: str) -> tuple[str, str]:
@@ -104,6 +106,41 @@ def argnums_text(caller: str, text: str) -> int | tuple[int, ...]:
             f"as 0,2."
         )
     return places if "," in text else places[0]
+
+
+def names_text(caller: str, option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """``a,b``: some of ``known``, or none."""
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    for name in names:
+        if name not in known:
+            raise ArgumentError(
+                f"{caller}: {option} names {name!r}; there is {' and '.join(known)}. Separate "
+                f"several with a comma, and write {option} '' for none."
+            )
+    return names
+
+
+def positive(caller: str, option: str, value: int) -> None:
+    if value < 1:
+        raise ArgumentError(f"{caller}: {option} is {value}; it must be at least 1.")
+
+
+def no_such_problem(caller: str, name: str, known: Sequence[str]) -> ArgumentError:
+    return ArgumentError(
+        f"{caller}: there is no problem {name!r}. Name one of {', '.join(known)}, or a function "
+        f"of a file: FILE.py:FUNC."
+    )
+
+
+def real_tensor_first(caller: str, name: str, args: tuple[object, ...]) -> None:
+    first = args[0]
+    if isinstance(first, Tensor) and first.is_floating_point():
+        return
+    what = dtype_text(first.dtype) + " tensor" if isinstance(first, Tensor) else article(first)
+    raise ArgumentError(
+        f"{caller}: the first argument of {name} is {what}; `bench` differentiates by it, and it "
+        f"must be a tensor of real floating-point numbers."
+    )
 
 
 def plan_has_mode(caller: str, path: Path, planned: str, asked: str) -> None:

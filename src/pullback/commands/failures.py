@@ -7,11 +7,26 @@ import traceback
 from pathlib import Path
 
 import torch
+import typer
+
+from .._errors import PullbackError
 
 _PULLBACK = Path(__file__).resolve().parents[1]
 _TORCH = Path(torch.__file__).resolve().parent
 _STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = ("site-packages", "dist-packages")
+
+
+def say(caller: str, error: BaseException) -> int:
+    """Tell a refusal, or the user's own lines, on standard error; the exit code: 2 or 1."""
+    own = own_frames(error)
+    if isinstance(error, PullbackError) and not own:
+        typer.echo(f"pullback {caller}: {str(error).removeprefix(f'{caller}: ')}", err=True)
+        return 2
+    typer.echo(tail(error), err=True)
+    if not isinstance(error, SyntaxError) and not own:
+        typer.echo("No line of yours is in the traceback; --traceback shows all of it.", err=True)
+    return 1
 
 
 def own_frames(error: BaseException) -> list[traceback.FrameSummary]:

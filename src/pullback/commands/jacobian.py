@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import draw
 from .._checks import commands as checks
 from .._checks import one_of
-from .._errors import ArgumentError, PullbackError
+from .._errors import ArgumentError
 from .._jacobian import Jacobian, jacobian
 from .._trees import flatten
 from ..sparse.arguments import Arguments, arguments_for
@@ -79,13 +79,7 @@ def _say(error: BaseException) -> int:
     if isinstance(error, PlanIsWrong):
         typer.echo(f"pullback {CALLER}: {error}", err=True)
         return 1
-    if isinstance(error, PullbackError) and not failures.own_frames(error):
-        typer.echo(f"pullback {CALLER}: {str(error).removeprefix(f'{CALLER}: ')}", err=True)
-        return 2
-    typer.echo(failures.tail(error), err=True)
-    if not isinstance(error, SyntaxError) and not failures.own_frames(error):
-        typer.echo("No line of yours is in the traceback; --traceback shows all of it.", err=True)
-    return 1
+    return failures.say(CALLER, error)
 
 
 def _run(request: Request) -> None:

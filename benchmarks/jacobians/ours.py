@@ -1,0 +1,83 @@
+"""pullback's candidates: the plan that colors J, the one that may lift, and compiled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+import pullback as pb
+
+from ..peers.turns import Timed, reason, single, timed
+from ..problems.in_torch import Func
+from ..timing import Cell
+
+PLAIN, LIFTED, COMPILED = "plain", "lifted", "compiled"
+NAMES = (PLAIN, LIFTED, COMPILED)
+Jacobian = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Ours:
+    """The two plans, and for each name an evaluation or why there is none.
+
+    ``first_compiled`` is the time from the function to a first compiled matrix: the caches are
+    full afterwards, so it cannot be had again.
+    """
+
+    func: Func
+    x: Tensor
+    plain: pb.Plan
+    chosen: pb.Plan
+    evaluations: dict[str, Jacobian | str]
+    first_compiled: Cell
+
+    def planning(self, lift: bool | str) -> Timed:
+        return timed(partial(pb.plan_jacobian, self.func, self.x, lift=lift))
+
+    def first(self) -> Timed:
+        """From the function to its first matrix, without a compiler."""
+        return timed(partial(first, self.func, self.x))
+
+    def warm(self, name: str) -> Timed | str:
+        run = self.evaluations[name]
+        return run if isinstance(run, str) else timed(partial(without_graph, run, self.x))
+
+
+def prepare(func: Func, x: Tensor) -> Ours:
+    plain = pb.plan_jacobian(func, x, lift=False)
+    chosen = pb.plan_jacobian(func, x)
+    lifted: Jacobian | str = "the plan is plain"
+    if chosen.lifted:
+        lifted = pb.jacobian(func, plan=chosen)
+    first_compiled, compiled = _compile(func, x)
+    evaluations = {PLAIN: pb.jacobian(func, plan=plain), LIFTED: lifted, COMPILED: compiled}
+    return Ours(func, x, plain, chosen, evaluations, first_compiled)
+
+
+def _compile(func: Func, x: Tensor) -> tuple[Cell, Jacobian | str]:
+    start = time.perf_counter()
+    try:
+        jac = pb.jacobian(func, plan=pb.plan_jacobian(func, x), compile=True)
+        without_graph(jac, x)
+    except Exception as error:  # a compiler may refuse a problem in any way
+        return reason(error), reason(error)
+    seconds = time.perf_counter() - start
+    if "compil" not in jac.engine:
+        why = f"not compiled: {jac.notes[-1] if jac.notes else jac.engine}"
+        return why, why
+    return single(COMPILED, seconds), jac
+
+
+def first(func: Func, x: Tensor, compile: bool = False) -> Tensor:
+    jac = pb.jacobian(func, plan=pb.plan_jacobian(func, x), compile=compile)
+    return without_graph(jac, x)
+
+
+def without_graph(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return run(x)

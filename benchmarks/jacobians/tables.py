@@ -1,0 +1,115 @@
+"""Results as tables: problems, set-up, first matrix, one evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..timing import Cell, Ratio, Row, Table, Timing
+from .case import FORMS, Cells, Result
+from .ours import COMPILED, LIFTED, NAMES, PLAIN
+
+SET_UP = (PLAIN, LIFTED, "asdex", "asdex detection", "asdex coloring", "sparsejac coloring")
+COLD = ("pullback", COMPILED, "asdex", "asdex compilation")
+WARM = (*NAMES, "forward", "by hand", "torch.func", *FORMS, "sparsejac")
+ASDEX = "asdex ÷ pullback"
+NOTES = (
+    '`pb.plan_jacobian` with `lift=False` and with `lift="auto"`, in a process that has planned '
+    "before; asdex's `jacobian_sparsity` and `jacobian_coloring_from_sparsity`, apart and as one. "
+    'The ratio is to `lift="auto"`.',
+    "The plan, what is captured or compiled, and one evaluation. `compiled` is measured once, with "
+    "empty caches; asdex goes to its values under `jax.jit`, its set-up included. The ratio is to "
+    "pullback without a compiler.",
+    "With a plan, to a CSR tensor, under `no_grad`; asdex compiled, to its values alone, to BCOO "
+    "and to SciPy's CSR, sparsejac compiled to BCOO. `torch.func` is the fastest of `jacrev` and "
+    "`jacfwd`, in chunks of 32, of 256, and whole; left out above 1 GiB. `by hand` fills a value "
+    "array whose structure is known beforehand. Ratios are of the fastest column of each.",
+)
+
+
+def as_tables(results: Sequence[Result], against: str) -> list[Table]:
+    return [
+        _problems(results),
+        _table(
+            "Set-up: capture, detection, coloring",
+            SET_UP,
+            [(r.problem.name, r.set_up) for r in results],
+            (Ratio(ASDEX, ("asdex",), (LIFTED,)),),
+            f"{NOTES[0]} {against}",
+        ),
+        _table(
+            "From a function to its first matrix",
+            COLD,
+            [(r.problem.name, r.cold) for r in results],
+            (Ratio(ASDEX, ("asdex",), ("pullback",)),),
+            f"{NOTES[1]} {against}",
+        ),
+        _table(
+            "One evaluation",
+            WARM,
+            [(r.problem.name, r.warm) for r in results],
+            (
+                Ratio(ASDEX, tuple(FORMS), NAMES),
+                Ratio("torch.func ÷ pullback", ("torch.func",), NAMES),
+                Ratio("pullback ÷ by hand", NAMES, ("by hand",)),
+                Ratio("pullback ÷ forward", NAMES, ("forward",)),
+            ),
+            f"{NOTES[2]} {against}",
+        ),
+    ]
+
+
+def _table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, Cells]],
+    ratios: Sequence[Ratio],
+    note: str,
+) -> Table:
+    """Without the columns and ratios that nobody asked for."""
+    there = tuple(name for name in columns if any(name in cells for _, cells in rows))
+    kept = [ratio for ratio in ratios if {*ratio.slower, *ratio.faster} <= set(there)]
+    return Table(
+        title,
+        there,
+        tuple(Row(name, tuple(cells[column] for column in there)) for name, cells in rows),
+        " ".join(filter(None, (note, *_once(there, rows)))),
+        tuple(kept),
+        spread=False,
+        means=True,
+    )
+
+
+def _problems(results: Sequence[Result]) -> Table:
+    return Table(
+        "Problems",
+        ("rows × columns", "entries", "plain", "lift=auto", "asdex"),
+        tuple(Row(result.problem.name, _facts(result.facts)) for result in results),
+        "Entries that may be nonzero, and products of one evaluation: of the two plans, and of "
+        "asdex, with its entries where it finds others.",
+        compare=False,
+    )
+
+
+def _facts(facts: dict[str, Any]) -> tuple[str, ...]:
+    theirs = facts.get("asdex")
+    asdex = "" if theirs is None else f"{theirs['products']} {theirs['mode']}"
+    if theirs is not None and theirs["nnz"] != facts["nnz"]:
+        asdex += f", {theirs['nnz']:,}"
+    shape = f"{facts['rows']:,} × {facts['columns']:,}"
+    return (shape, f"{facts['nnz']:,}", facts["plain"], facts["chosen"], asdex)
+
+
+def _once(columns: Sequence[str], rows: Sequence[tuple[str, Cells]]) -> list[str]:
+    """Says which cells are a single measurement, so that nobody reads a median into them."""
+    single = [
+        f"{column} on {name}"
+        for name, cells in rows
+        for column in columns
+        if column not in (COMPILED, "sparsejac coloring") and _is_single(cells[column])
+    ]
+    return [f"Measured once, being slow: {'; '.join(single)}."] if single else []
+
+
+def _is_single(cell: Cell) -> bool:
+    return isinstance(cell, Timing) and cell.rounds == 1
