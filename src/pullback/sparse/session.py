@@ -85,6 +85,7 @@ class Session:
         self._plain, self._objects = arguments.plain, arguments.objects
         self._run: LiftedRun | None = None
         self._lift_guards: dict[str, TensorGuard] = {}
+        self._changing: set[str] = set()
         self._unlifted = ""
         read = found.captured.guards if found.captured is not None else set()
         self._guards = {
@@ -131,38 +132,47 @@ class Session:
     def _lifted_run(self, arguments: Arguments, reading: Reading) -> LiftedRun | None:
         """The plan's lift on the graph of this session; None where there is none here.
 
-        A lift was worked out from numbers that the function owns, too. Where one of these has
-        changed it is worked out again, without them: they will change again.
+        A lift was worked out from tensors that the function owns or is given, too. Where one of
+        these has changed it is worked out again, without them: they will change again.
         """
-        changed = any(
-            not guard.holds(reading.tensors[name], trust=self._trust)
+        changed = {
+            name
             for name, guard in self._lift_guards.items()
-        )
+            if not self._is_unchanged(guard, tensor_named(name, arguments, reading))
+        }
         if self._run is None or changed:
             self._run, self._lift_guards = None, {}
+            self._changing |= changed
             if not self._unlifted:
-                self._lift(arguments, reading, floats=not changed)
+                self._lift(arguments, reading)
         return self._run
 
-    def _lift(self, arguments: Arguments, reading: Reading, *, floats: bool) -> None:
+    def _is_unchanged(self, guard: TensorGuard, tensor: Tensor) -> bool:
+        trusted = self._trust and not _checks.can_carry_gradients(tensor.dtype)
+        return guard.holds(tensor, trust=trusted)
+
+    def _lift(self, arguments: Arguments, reading: Reading) -> None:
         found = replace(self._study, arguments=arguments, reading=reading)
         assert found.captured is not None
         lift: Lift | str | None = self.plan.lift
-        if not (floats and isinstance(lift, Lift) and self._holds(lift, reading)):
+        if not (isinstance(lift, Lift) and self._holds(lift, arguments, reading)):
             mode = self.plan.mode if self.plan.mode in LIFTED_MODES else "auto"
-            outcome = lift_of(found, arguments, self.plan.pattern, mode, floats)
+            changing = frozenset(self._changing)
+            outcome = lift_of(found, arguments, self.plan.pattern, mode, changing)
             lift = outcome if isinstance(outcome, str) else outcome.spec()
         if isinstance(lift, str):
             self._unlifted = f"the plan's lift was left: {lift}"
             return
         self._run = LiftedRun(found.captured, lift, self.plan.dtype)
         self._lift_guards = {
-            name: TensorGuard.of(name, reading.tensors[name]) for name in lift.facts
+            name: TensorGuard.of(name, tensor_named(name, arguments, reading))
+            for name in lift.facts
         }
 
-    def _holds(self, lift: Lift, reading: Reading) -> bool:
+    def _holds(self, lift: Lift, arguments: Arguments, reading: Reading) -> bool:
+        known = {*arguments.other_names, *reading.tensors}
         return lift.key == self._study.key and all(
-            name in reading.tensors and content_digest(reading.tensors[name]) == digest
+            name in known and content_digest(tensor_named(name, arguments, reading)) == digest
             for name, digest in lift.facts.items()
         )
 

@@ -85,9 +85,7 @@ class Way:
             total += cost.work(self.graph, piece.varying, count)
             total += cost.seeding(count, rows) + cost.seeding(count, columns)
         entries = [p.nnz for p in self.products] if self.pairs else []
-        return total + sum(
-            cost.multiplying(n, e) for n, e in zip(self.pairs, entries, strict=True)
-        )
+        return total + sum(cost.multiplying(n, e) for n, e in zip(self.pairs, entries, strict=True))
 
 
 @dataclass(frozen=True)
@@ -116,11 +114,11 @@ class Lifter:
         key: str,
         mode: str,
         forward: Callable[[], str],
-        floats: bool = True,
+        changing: frozenset[str] = frozenset(),
     ) -> None:
         self._caller, self._graph, self._pattern = caller, graph, pattern
         self._key, self._mode, self._forward = key, mode, forward
-        self._settled = Settled(graph, tensors, floats)
+        self._settled = Settled(graph, tensors, changing)
         self._tensors = {i.name: t for i, t in zip(graph.inputs, tensors, strict=False)}
         self._actions = Actions(graph, self._settled)
         self._factors_multiply = all(
