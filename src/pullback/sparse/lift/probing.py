@@ -62,6 +62,8 @@ def _operands(step: Step, settled: Settled) -> dict[fx.Node, Tensor] | None:
     """The values of the operands that are not linear; None if one is not settled."""
     name = packet_name(step.node)
     free = step.get(_SHAPE_ONLY.get(name, ""))
+    if sum(value is free for value in step.node.args) > 1:
+        free = None  # its values count in the other place
     if name == "convolution_backward" and list(step["output_mask"]) != [True, False, False]:
         return None
     found: dict[fx.Node, Tensor] = {}
@@ -101,7 +103,9 @@ class _Call:
                 return value
             return operands[value] if value in operands else _precise(self._fixed[value])
 
-        args, kwargs = pytree.tree_map(operand, (self._step.node.args, dict(self._step.node.kwargs)))
+        args, kwargs = pytree.tree_map(
+            operand, (self._step.node.args, dict(self._step.node.kwargs))
+        )
         target: Any = self._step.node.target
         with torch.no_grad(), without_autocast():
             result = target(*args, **kwargs)
@@ -157,6 +161,8 @@ def _of_one_weight(call: _Call, places: SparsityPattern) -> Any:
     if not mine.size or not mine[largest]:
         return None
     weight = theirs[largest] / mine[largest]
+    if not np.isfinite(weight):
+        return None
     if abs(weight - round(weight)) < call.loose:
         weight = round(weight)
     matrix = scipy.sparse.csr_array(marks * weight)
@@ -185,5 +191,3 @@ def _sum_of_all(call: _Call, step: Step) -> Any:
     weight = float(call(torch.ones(call.width, dtype=torch.float64))) / max(call.width, 1)
     matrix = scipy.sparse.csr_array(ones * weight)
     return matrix if call.agrees(matrix) else None
-
-
