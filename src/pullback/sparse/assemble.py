@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -125,15 +126,18 @@ class Assembler:
         def on_device(array: Any) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
+        # A sum in half precision would stop growing where its terms fall below its last digit.
+        wide = self._dtype if self._dtype.itemsize > 2 else torch.float32
         entries = on_device(np.repeat(np.arange(self.nnz, dtype=np.int32), self._counts))
         sources = on_device(terms.sources)
-        weights = None if terms.weights is None else on_device(terms.weights).to(self._dtype)
+        weights = None if terms.weights is None else on_device(terms.weights).to(wide)
         template = np.zeros(self.nnz) if terms.template is None else terms.template
-        whole = on_device(template).to(self._dtype)
+        whole = on_device(template).to(wide)
 
         def run(flat: Tensor) -> Tensor:
-            picked = flat.index_select(0, sources)
-            return whole.index_add(0, entries, picked if weights is None else picked * weights)
+            picked = flat.index_select(0, sources).to(wide)
+            picked = picked if weights is None else picked * weights
+            return whole.index_add(0, entries, picked).to(self._dtype)
 
         return run
 
@@ -198,3 +202,7 @@ def in_blocks(count: int, run: Callable[[int, int], None], share: int = BLOCK) -
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="pullback")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork inherits no threads

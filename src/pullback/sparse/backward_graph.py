@@ -111,7 +111,8 @@ def _pure(
 
 
 def structure_key(graph: PullbackGraph) -> str:
-    """A digest of the calls, their shapes and options, and of all fixed data that rules may use."""
+    """A digest of the calls, their shapes and options, of the tensors that the program made of
+    Python numbers, and of all fixed data that rules may use."""
     digest = hashlib.sha256()
     numbers: dict[fx.Node, int] = {}
     for node in graph.nodes:
@@ -119,6 +120,9 @@ def structure_key(graph: PullbackGraph) -> str:
         call = fx.node.map_arg((node.args, node.kwargs), lambda n: f"%{numbers[n]}")
         name = packet_name(node) if node.op == "call_function" else node.op
         digest.update(f"{name} {call} {graph.metas.get(node)}\n".encode())
+        literal = getattr(graph.module, str(node.target)) if node.op == "get_attr" else None
+        if isinstance(literal, Tensor):
+            digest.update(content_digest(literal).encode())
     for node, data in graph.data.items():
         digest.update(f"{numbers[node]}".encode())
         digest.update(content_digest(data).encode())

@@ -41,9 +41,12 @@ def lift_of(
     arguments: Arguments,
     pattern: SparsityPattern,
     mode: str,
-    floats: bool = True,
+    changing: frozenset[str] = frozenset(),
 ) -> Lifting | str:
-    """The best way to lift what was captured, or why there is none."""
+    """The best way to lift what was captured, or why there is none.
+
+    ``changing`` names tensors that were seen to change, whose content nothing may be made of.
+    """
     captured = found.captured
     if captured is None:
         return "there is no captured graph"
@@ -56,7 +59,7 @@ def lift_of(
     try:
         lifter = Lifter(
             found.caller, graph, tensors, pattern, found.key, mode,
-            lambda: found.forward_refusal, floats,
+            lambda: found.forward_refusal, changing,
         )  # fmt: skip
         way = lifter.best()
     except Declined as reason:

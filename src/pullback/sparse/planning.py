@@ -127,7 +127,7 @@ def plan_of(
         if lifted is not None:
             return lifted
     plan = _colored(caller, plan, found, mode)
-    if lifting is not None:
+    if lifting is not None and plan.notes == tuple(notes):
         more = lifting.cost / plain_cost(found, plan.pattern, plan.coloring)
         less = f"lifting it ({lifting.products}) is estimated to take {more:.2g} times as long"
         return replace(plan, reason=f"{plan.reason}; {less}")

@@ -93,6 +93,7 @@ class Session:
         self._plain, self._objects = arguments.plain, arguments.objects
         self._run: LiftedRun | None = None
         self._lift_guards: dict[str, TensorGuard] = {}
+        self._changing: set[str] = set()
         self._unlifted = ""
         read = found.captured.guards if found.captured is not None else set()
         self._guards = {
@@ -156,25 +157,31 @@ class Session:
     def _make_run(self, arguments: Arguments, reading: Reading, tensors: Sequence[Tensor]) -> None:
         """Have ready what evaluates the plan here, if not products of the whole graph.
 
-        A lift was worked out from numbers that the function owns, too. Where one of these has
-        changed it is worked out again, without them: they will change again.
+        A lift was worked out from tensors that the function owns or is given, too. Where one of
+        these has changed it is worked out again, without them: they will change again.
         """
-        changed = any(
-            not guard.holds(tensor_named(name, arguments, reading), trust=self._trust)
+        changed = {
+            name
             for name, guard in self._lift_guards.items()
-        )
+            if not self._is_unchanged(guard, tensor_named(name, arguments, reading))
+        }
         if (self._run is None and not self._unlifted) or changed:
             self._lift_guards = {}
-            self._run = self._made(arguments, reading, tensors, floats=not changed)
+            self._changing |= changed
+            self._run = self._made(arguments, reading, tensors)
+
+    def _is_unchanged(self, guard: TensorGuard, tensor: Tensor) -> bool:
+        trusted = self._trust and not _checks.can_carry_gradients(tensor.dtype)
+        return guard.holds(tensor, trust=trusted)
 
     def _made(
-        self, arguments: Arguments, reading: Reading, tensors: Sequence[Tensor], *, floats: bool
+        self, arguments: Arguments, reading: Reading, tensors: Sequence[Tensor]
     ) -> LiftedRun | None:
         captured = self._study.captured
         assert captured is not None
         lift: Lift | str
         if self.plan.lifted:
-            lift = self._lift(arguments, reading, floats=floats)
+            lift = self._lift(arguments, reading)
         elif self._compile:
             lift = unlifted(captured, self.plan)
         else:
@@ -192,14 +199,15 @@ class Session:
         }
         return run
 
-    def _lift(self, arguments: Arguments, reading: Reading, *, floats: bool) -> Lift | str:
+    def _lift(self, arguments: Arguments, reading: Reading) -> Lift | str:
         """The plan's lift, if it was made of what is here now; else one that is."""
         lift = self.plan.lift
-        if floats and lift is not None and self._holds(lift, arguments, reading):
+        if lift is not None and self._holds(lift, arguments, reading):
             return lift
         found = replace(self._study, arguments=arguments, reading=reading)
         mode = self.plan.mode if self.plan.mode in LIFTED_MODES else "auto"
-        outcome = lift_of(found, arguments, self.plan.pattern, mode, floats)
+        changing = frozenset(self._changing)
+        outcome = lift_of(found, arguments, self.plan.pattern, mode, changing)
         return outcome if isinstance(outcome, str) else outcome.spec()
 
     def _holds(self, lift: Lift, arguments: Arguments, reading: Reading) -> bool:
@@ -220,7 +228,8 @@ class Session:
         if state.unseen or reading.changes(self._reading):
             return
         guards = {**self._guards, **self._lift_guards}
-        ready = Ready(args, arguments, reading, self._study, guards, self._trust)
+        trust = self._trust and not self._lift_guards
+        ready = Ready(args, arguments, reading, self._study, guards, trust)
         if ready.is_quick:
             self.ready = ready
         else:

@@ -104,11 +104,11 @@ class Lifter:
         key: str,
         mode: str,
         forward: Callable[[], str],
-        floats: bool = True,
+        changing: frozenset[str] = frozenset(),
     ) -> None:
         self._caller, self._graph, self._pattern = caller, graph, pattern
         self._key, self._mode, self._forward = key, mode, forward
-        self._settled = Settled(graph, tensors, floats)
+        self._settled = Settled(graph, tensors, changing)
         self._tensors = {i.name: t for i, t in zip(graph.inputs, tensors, strict=False)}
         self._actions = Actions(graph, self._settled)
         self._factors_multiply = all(

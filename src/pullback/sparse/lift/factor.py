@@ -191,6 +191,8 @@ def terms_of(ends: Ends, core: Core, pattern: SparsityPattern) -> Terms:
     kernels.count_terms(*tables, ptr, cols, width, counts)
     starts = np.cumsum(counts)
     total = int(starts[-1])
+    if total > INT32_MAX:
+        raise Declined("it has more terms than 32-bit numbers count")
     found = np.empty(total, dtype=np.int32)
     weights = np.empty(total)
     running = starts[:-1].copy()

@@ -124,20 +124,25 @@ def merge_equal_terms(ptr: Ints, sources: Ints, weights: Floats) -> int:
     """
     at = 0
     begin = ptr[0]
+    largest = -1
+    for k in range(ptr[-1]):
+        largest = max(largest, sources[k])
+    place = np.full(largest + 1, -1, dtype=np.int64)
     for e in range(ptr.size - 1):
         end = ptr[e + 1]
         first = at
         for k in range(begin, end):
-            for j in range(first, at):
-                if sources[j] == sources[k]:
-                    weights[j] += weights[k]
-                    break
+            j = place[sources[k]]
+            if j >= 0:
+                weights[j] += weights[k]
             else:
+                place[sources[k]] = at
                 sources[at] = sources[k]
                 weights[at] = weights[k]
                 at += 1
         kept = first
         for j in range(first, at):
+            place[sources[j]] = -1
             if weights[j] != 0:
                 sources[kept] = sources[j]
                 weights[kept] = weights[j]
@@ -175,7 +180,7 @@ def multiply_rows(
     b_values: Floats, ptr: Ints, cols: Ints, width: int, out: Floats,
 ) -> None:  # fmt: skip
     """The values of some rows of a product of two CSR matrices, in a pattern that holds it all."""
-    sums = np.zeros(width, dtype=out.dtype)
+    sums = np.zeros(width)
     for i in range(first, last):
         for p in range(a_ptr[i], a_ptr[i + 1]):
             factor = a_values[p]
@@ -221,7 +226,7 @@ def add_up(
     flat: Floats, out: Floats,
 ) -> None:  # fmt: skip
     for e in range(first, last):
-        total = 0.0 * weights[0]
+        total = 0.0  # in double precision: a long sum in float32 would lose digits
         for k in range(starts[e], starts[e + 1]):
             total += weights[codes[k]] * flat[sources[k]]
         out[e] = total
@@ -234,7 +239,7 @@ def add_up_at(
 ) -> None:  # fmt: skip
     """``add_up`` onto what stands at some places of ``out``."""
     for r in range(first, last):
-        total = out[places[r]]
+        total = np.float64(out[places[r]])
         for k in range(starts[r], starts[r + 1]):
             total += weights[codes[k]] * flat[sources[k]]
         out[places[r]] = total

@@ -93,7 +93,7 @@ class LinearMap:
     def plus(self, other: LinearMap) -> LinearMap:
         """The sum, element by element, of two maps of one shape."""
         if self.table is other.table and (self.ids == other.ids).all():
-            return self.scaled(1 + other.scale / self.scale) if self.scale else other
+            return replace(self, scale=self.scale + other.scale)
         if self.scale == other.scale and not ((self.ids > 0) & (other.ids > 0)).any():
             (mine, theirs), table, _ = _joined([self, other])
             return replace(self, ids=mine + theirs, table=table)

@@ -61,6 +61,8 @@ def _operands(step: Step, settled: Settled) -> dict[fx.Node, Tensor] | None:
     """The values of the operands that are not linear; None if one is not settled."""
     name = packet_name(step.node)
     free = step.get(_SHAPE_ONLY.get(name, ""))
+    if sum(value is free for value in step.node.args) > 1:
+        free = None  # its values count in the other place
     if name == "convolution_backward" and list(step["output_mask"]) != [True, False, False]:
         return None
     found: dict[fx.Node, Tensor] = {}
@@ -158,6 +160,8 @@ def _of_one_weight(call: _Call, places: SparsityPattern) -> Any:
     if not mine.size or not mine[largest]:
         return None
     weight = theirs[largest] / mine[largest]
+    if not np.isfinite(weight):
+        return None
     if abs(weight - round(weight)) < call.loose:
         weight = round(weight)
     matrix = scipy.sparse.csr_array(marks * weight)

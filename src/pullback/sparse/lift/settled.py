@@ -16,18 +16,24 @@ from ..graph import Meta, PullbackGraph, ignores_values, is_draw, packet_name
 class Settled:
     """Values that are the same at every point, as long as the tensors in ``facts`` keep theirs.
 
-    ``floats``: whether floating point tensors that the function owns count, too. Integers and
-    booleans do if the capture guards them.
+    Floating point tensors that the function owns count, unless one has changed before: then all
+    will. Integers and booleans do if the capture guards them. ``changing`` names tensors that do
+    not count.
     """
 
-    def __init__(self, graph: PullbackGraph, tensors: Sequence[Tensor], floats: bool) -> None:
-        self._graph = graph
+    def __init__(
+        self,
+        graph: PullbackGraph,
+        tensors: Sequence[Tensor],
+        changing: frozenset[str] = frozenset(),
+    ) -> None:
+        self._graph, self._changing = graph, changing
         given = [i for i in graph.inputs if i.kind != "cotangent"]
         self._given = {i.node: t for i, t in zip(given, tensors, strict=False)}
         self._names = {i.node: i.name for i in given}
         self._sources: dict[fx.Node, frozenset[str]] = {}
         for node in graph.nodes:
-            found = self._follows_from(node, floats)
+            found = self._follows_from(node, not changing)
             if found is not None:
                 self._sources[node] = found
         self._values: dict[fx.Node, Any] = {}
@@ -37,9 +43,11 @@ class Settled:
         """The names of what the value is made of; None where it may be another at another point."""
         graph = self._graph
         if node.op == "placeholder":
-            owned = next((i for i in graph.inputs if i.node is node), None)
-            if owned is not None and owned.kind == "owned" and floats:
-                return frozenset({owned.name})
+            given = next((i for i in graph.inputs if i.node is node), None)
+            if given is not None and given.name in self._changing:
+                return None
+            if given is not None and given.kind == "owned" and floats:
+                return frozenset({given.name})
             return graph.relies_on.get(node) if node in graph.fixed else None
         if node.op == "get_attr":
             return frozenset() if node in graph.fixed else None

@@ -1,0 +1,173 @@
+"""``template + A f``, in every form, dtype and number of threads, is the dense product."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+
+from pullback.sparse import assemble
+from pullback.sparse.assemble import Assembler, in_blocks, multiply
+from pullback.sparse.lift.factor import Terms
+
+SIZE = 30
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+CPU = torch.device("cpu")
+
+
+def terms(counts: Any, weighed: bool, template: bool, seed: int = 0) -> Terms:
+    rng = np.random.default_rng(seed)
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    total = int(starts[-1])
+    sources = rng.integers(SIZE, size=total).astype(np.int32)
+    weights = rng.integers(1, 4, total) * rng.choice([-0.5, 1.0], total)
+    constant = rng.integers(-2, 3, len(counts)).astype(np.float64)
+    return Terms(starts, sources, weights if weighed else None, constant if template else None)
+
+
+def product(given: Terms, f: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    weights = np.ones(given.sources.size) if given.weights is None else given.weights
+    rows = given.starts.size - 1
+    A = scipy.sparse.csr_array((weights, given.sources, given.starts), shape=(rows, f.size))
+    found = A @ f
+    return found if given.template is None else found + given.template
+
+
+ONES = np.ones(40, dtype=np.int64)
+SOME = np.random.default_rng(1).integers(0, 4, 40)
+FEW = np.where(np.arange(40) % 5 == 0, SOME + 1, 0)
+FORMS = {
+    "gather": (ONES, False, False),
+    "scaled gather": (ONES, True, False),
+    "sums": (SOME, True, True),
+    "sums, plain": (SOME, False, False),
+    "update": (FEW, True, True),
+    "update, plain": (FEW, False, True),
+    "update, nothing varies": (0 * ONES, False, True),
+    "sums, nothing at all": (0 * ONES, False, False),
+}
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    monkeypatch.setattr(assemble, "_BLOCK", 7)
+    monkeypatch.setattr(assemble.in_blocks, "__defaults__", (7,))
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_is_the_dense_product(name: str, dtype: torch.dtype, threads: int) -> None:
+    given = terms(*FORMS[name])
+    size = SIZE
+    assembler = Assembler(given, size, dtype, CPU)
+    native = dtype in (torch.float32, torch.float64)
+    assert assembler.form == (name.partition(",")[0] if native else "index_add")
+    for seed in (0, 1):
+        f = torch.from_numpy(np.random.default_rng(seed).integers(-4, 5, size) / 4).to(dtype)
+        before = f.clone()
+        found = assembler(f)
+        assert found.dtype is dtype
+        expected = torch.from_numpy(product(given, f.double().numpy())).to(dtype)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        assert torch.equal(f, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_values_that_are_in_order_are_handed_on(dtype: torch.dtype) -> None:
+    whole = np.arange(SIZE)
+    given = Terms(np.arange(SIZE + 1, dtype=np.int32), whole.astype(np.int32), None, None)
+    f = torch.randn(SIZE).to(dtype)
+    assert Assembler(given, SIZE, dtype, CPU).form == "in order"
+    assert torch.equal(Assembler(given, SIZE, dtype, CPU)(f), f)
+    # One entry more than there are values, or one out of order, and they are not.
+    for size, sources in ((SIZE + 1, whole), (SIZE, whole[::-1])):
+        other = Terms(given.starts, sources.astype(np.int32).copy(), None, None)
+        longer = torch.randn(size).to(dtype)
+        assembler = Assembler(other, size, dtype, CPU)
+        assert assembler.form != "in order"
+        assert torch.equal(assembler(longer), longer[torch.from_numpy(sources.copy())])
+
+
+def test_a_template_is_never_written_to() -> None:
+    given = terms(*FORMS["update"])
+    for dtype in DTYPES:
+        assembler = Assembler(given, SIZE, dtype, CPU)
+        f = torch.randn(SIZE).to(dtype)
+        first = assembler(f)
+        kept = first.clone()
+        first.fill_(9)
+        assert torch.equal(assembler(f), kept)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_long_sums_keep_their_digits(dtype: torch.dtype) -> None:
+    count = 100_000 if dtype.itemsize > 2 else 2_000
+    given = Terms(np.array([0, count], np.int32), np.arange(count, dtype=np.int32), None, None)
+    f = torch.rand(count, dtype=torch.float64).to(dtype)
+    found = float(Assembler(given, count, dtype, CPU)(f))
+    assert found == pytest.approx(
+        float(f.double().sum()), rel=max(2 * torch.finfo(dtype).eps, 1e-12)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_of_factors(dtype: torch.dtype, threads: int) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (scipy.sparse.random_array(s, density=0.2, rng=rng, format="csr", dtype=np.float64)
+            for s in ((40, 9), (9, 20)))  # fmt: skip
+    marks = scipy.sparse.csr_array(abs(a @ b) + scipy.sparse.eye_array(40, 20))
+    for m in (a, b, marks):
+        m.sort_indices()
+    ends = [(m.indptr.astype(np.int64), m.indices.astype(np.int32)) for m in (a, b, marks)]
+    values = [torch.from_numpy(m.data).to(dtype) for m in (a, b)]
+    found = multiply(ends[0], values[0], ends[1], values[1], ends[2], 20)
+    assert found.dtype is dtype
+    filled = scipy.sparse.csr_array((found.numpy(), marks.indices, marks.indptr), shape=(40, 20))
+    np.testing.assert_allclose(filled.toarray(), (a @ b).toarray(), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 8, 100])
+def test_blocks_cover_everything_once(count: int, threads: int) -> None:
+    seen = np.zeros(count, dtype=int)
+
+    def run(first: int, last: int) -> None:
+        seen[first:last] += 1
+
+    in_blocks(count, run)
+    assert (seen == 1).all()
+
+
+def test_a_failure_in_a_block_is_raised(threads: int) -> None:
+    def run(first: int, last: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        in_blocks(100, run)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        in_blocks(100, lambda a, b: None, 7)
+        child = os.fork()
+        if child == 0:
+            import signal
+
+            signal.alarm(10)
+            in_blocks(100, lambda a, b: None, 7)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_num_threads(before)
