@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ._torch import (
     Slot,
     derivatives_yaml,
     freed_tensor,
+    graph_module,
     graph_task,
     handle_hooks,
     is_transform_tensor,
@@ -166,6 +167,15 @@ def _probe_plain_sample() -> bool:
     return same and not is_transform_tensor(found[0])
 
 
+def _probe_graph_module() -> bool:
+    graph = fx.Graph()
+    graph.output(graph.call_function(torch.exp, (graph.placeholder("x"),)))
+    module = graph_module(torch.nn.Module(), graph)
+    waiting = "_code" not in vars(module)
+    x = torch.ones(2)
+    return waiting and bool(torch.equal(module(x), x.exp()))
+
+
 _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("leaf of an AccumulateGrad node", _probe_leaf, "leaves are numbered, not named"),
     ("sequence numbers of nodes", _probe_sequence, "pb.trace() finds no user calls"),
@@ -178,6 +188,7 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("running torch.func transforms", _probe_transform, "torch's own error appears there"),
     ("the node that runs", _probe_running_node, "nonlinear hooks are found by trial alone"),
     ("a batched tensor's first entry", _probe_plain_sample, "no plan is made inside vmap"),
+    ("modules that wait with their code", _probe_graph_module, "plans take longer to make"),
     ("derivatives.yaml", _probe_formulas, "records quote no formulas"),
 )
 

@@ -127,7 +127,7 @@ class Tape(TorchDispatchMode):
 
     def module(self, results: Sequence[Any]) -> fx.GraphModule:
         self.graph.output(tuple(results))
-        return fx.GraphModule(self.root, self.graph)
+        return _torch.graph_module(self.root, self.graph)
 
     def restore(self) -> None:
         """Put back what the recorded program wrote to tensors that it did not make."""
