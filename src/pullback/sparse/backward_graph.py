@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from .. import _checks
 from .._engines import Source, gradients
 from .captured import NotCaptured, without_autocast
-from .detect import detect
+from .detect import detect, linear_by_rule
 from .graph import Input, Meta, PullbackGraph, is_needed, packet_name
 from .reads import COTANGENT
 from .tape import Tape, reads_of_cotangents
@@ -59,7 +59,7 @@ def backward_graph(
     found_graph, saved = _pure(raw, tape, like, cotangents)
     pull = fx.Interpreter(found_graph.graph.module)
     trial = Trial.of(lambda v: pull.run(*saved, *v), cotangents, found_graph.graph.rounding)
-    if not trial.is_linear():
+    if not trial.is_linear(linear_by_rule(found_graph.graph)):
         detect(caller, found_graph.graph)  # names the operator, where a rule knows it
         raise _checks.nonlinear_backward(caller)
     return found_graph

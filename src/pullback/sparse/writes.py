@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from .. import _checks
+from .. import _checks, _torch
 from .arguments import devices_of, fresh
 from .captured import NotCaptured, without_autocast
 from .graph import HIDDEN_WRITERS, drop_detaches, packet_name
@@ -24,7 +24,11 @@ def without_writes(raw: fx.GraphModule, tensors: Sequence[Tensor]) -> fx.GraphMo
     A graph that writes nowhere is taken as it is; any other is traced once more, on copies of
     ``tensors``. Raises ``NotCaptured`` where torch cannot.
     """
-    pure = raw if all(map(_is_pure, raw.graph.nodes)) else _traced_again(raw, tensors)
+    if all(map(_is_pure, raw.graph.nodes)):
+        # Anew, since ``raw`` holds on to tensors that are inputs by now.
+        pure = _torch.graph_module(raw, raw.graph)
+    else:
+        pure = _traced_again(raw, tensors)
     drop_detaches(pure)
     return pure
 
