@@ -62,7 +62,7 @@ def choose(pattern: SparsityPattern, mode: str, order: str = "best", forward: st
     if forward:
         reason = f"{_vjps(rows.num_colors, COVER)} the rows; there are no JVPs: {forward}"
         return _or_dense(Choice("rev", rows, reason), pattern, forward)
-    if is_symmetric(pattern):
+    if rows.num_colors > 1 and is_symmetric(pattern):
         columns = replace(rows, kind="columns")
     else:
         columns = _colored(pattern, "columns", order)
