@@ -78,6 +78,7 @@ SPARSE: tuple[str, ...] = (
     "rules",
     "detect",
     "masks",
+    "writes",
     "functional",
     "tryout",
     "capture",
@@ -204,7 +205,7 @@ MAY_DIFFERENTIATE = {
     "_engines",
     "_linear",
     "_products",
-    "sparse.functional",
+    "sparse.writes",
     "sparse.trial",
     "sparse.reads",  # names them, to recognise a user's calls
     "sparse.products",

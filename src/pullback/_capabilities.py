@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ._torch import (
@@ -22,6 +22,7 @@ from ._torch import (
     dict_version,
     forms_check,
     freed_tensor,
+    graph_module,
     graph_task,
     handle_hooks,
     is_transform_tensor,
@@ -206,6 +207,15 @@ def _probe_versions() -> bool:
     return unchanged and len(seen) == 200
 
 
+def _probe_graph_module() -> bool:
+    graph = fx.Graph()
+    graph.output(graph.call_function(torch.exp, (graph.placeholder("x"),)))
+    module = graph_module(torch.nn.Module(), graph)
+    waiting = "_code" not in vars(module)
+    x = torch.ones(2)
+    return waiting and bool(torch.equal(module(x), x.exp()))
+
+
 _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("leaf of an AccumulateGrad node", _probe_leaf, "leaves are numbered, not named"),
     ("sequence numbers of nodes", _probe_sequence, "pb.trace() finds no user calls"),
@@ -221,6 +231,7 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("settings at one look", _probe_settings, "every call checks all anew, and is slower"),
     ("forms of tensors at one look", _probe_forms, "every call checks all anew, and is slower"),
     ("versions of dictionaries", _probe_versions, "modules are read anew at every call"),
+    ("modules that wait with their code", _probe_graph_module, "plans take longer to make"),
     ("derivatives.yaml", _probe_formulas, "records quote no formulas"),
 )
 

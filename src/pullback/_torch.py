@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.autograd import forward_ad
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
@@ -397,3 +397,12 @@ def derivatives_yaml() -> str:
         return path.read_text(encoding="utf-8")
     except (ModuleNotFoundError, FileNotFoundError):
         return ""
+
+
+def graph_module(root: torch.nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    """``graph`` as a module whose code is generated when it is first called, and not before."""
+    try:
+        from torch.fx._lazy_graph_module import _LazyGraphModule
+    except ImportError:
+        return fx.GraphModule(root, graph)
+    return _LazyGraphModule(root, graph)

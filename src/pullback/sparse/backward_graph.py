@@ -9,21 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx import traceback
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from .. import _checks
 from .._engines import Source, gradients
 from .captured import NotCaptured, without_autocast
-from .detect import detect
-from .graph import Input, Meta, PullbackGraph, drop_detaches, is_needed, packet_name
+from .detect import detect, linear_by_rule
+from .graph import Input, Meta, PullbackGraph, is_needed, packet_name
 from .reads import COTANGENT
 from .tape import Tape, reads_of_cotangents
 from .trial import Trial, weights
+from .writes import without_writes
 
 
 @dataclass
@@ -59,9 +57,9 @@ def backward_graph(
     raw = tape.module([None if g is None else tape.node_of(g) for g in found])
     raw.graph.eliminate_dead_code(is_impure_node=is_needed)
     found_graph, saved = _pure(raw, tape, like, cotangents)
-    module = found_graph.graph.module
-    trial = Trial.of(lambda v: module(*saved, *v), cotangents, found_graph.graph.rounding)
-    if not trial.is_linear():
+    pull = fx.Interpreter(found_graph.graph.module)
+    trial = Trial.of(lambda v: pull.run(*saved, *v), cotangents, found_graph.graph.rounding)
+    if not trial.is_linear(linear_by_rule(found_graph.graph)):
         detect(caller, found_graph.graph)  # names the operator, where a rule knows it
         raise _checks.nonlinear_backward(caller)
     return found_graph
@@ -82,15 +80,8 @@ def _pure(
         raw.graph.erase_node(node)
     tensors = [*(t.detach() for t in constants.values()), *cotangents]
 
-    def run(*given: Tensor) -> Any:
-        return fx.Interpreter(raw).run(*given)
-
-    try:
-        with without_autocast(), traceback.preserve_node_meta(), torch.no_grad():
-            pure = make_fx(torch.func.functionalize(run, remove="mutations"))(*tensors)
-    except Exception as error:
-        raise NotCaptured(f"torch cannot free it of writes: {_checks.first_line(error)}") from None
-    drop_detaches(pure)
+    with torch.no_grad():
+        pure = without_writes(raw, tensors)
     names = list(constants) + [f"cotangent {k}" for k in range(len(cotangents))]
     kinds = ["owned"] * len(constants) + ["cotangent"] * len(cotangents)
     placeholders = [n for n in pure.graph.nodes if n.op == "placeholder"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .coloring import Coloring, color
+from .coloring.api import color_one_side
+from .coloring.graph import is_symmetric
 from .pattern import SparsityPattern
 
 # Below this many products along either side, a mixture of both cannot pay for two graphs.
@@ -15,6 +17,8 @@ _MIXED_FROM = 6
 _MIXED_UP_TO = 5_000_000
 # A product J t takes about as long as v J, but stands on the transposed graph: ties go to v J.
 _FORWARD_COST = 1.1
+# The search for few colors: steps per entry, and the least and the most steps of all.
+_STEPS = (40, 2_000_000, 60_000_000)
 
 
 COVER = (" covers", " cover")
@@ -42,10 +46,10 @@ def choose(pattern: SparsityPattern, mode: str, order: str = "best", forward: st
     if mode == "dense":
         return _dense(pattern, forward, f"dense was asked for: {m} × {n}")
     if mode == "rev":
-        rows = color(pattern, "rows", order)
+        rows = _colored(pattern, "rows", order)
         return Choice("rev", rows, f"rev was asked for: {_vjps(rows.num_colors, COVER)} the rows")
     if mode == "fwd":
-        columns = color(pattern, "columns", order)
+        columns = _colored(pattern, "columns", order)
         return Choice(
             "fwd", columns, f"fwd was asked for: {_jvps(columns.num_colors, COVER)} the columns"
         )
@@ -54,11 +58,14 @@ def choose(pattern: SparsityPattern, mode: str, order: str = "best", forward: st
         return Choice("mixed", both, f"mixed was asked for: {_both(both)} cover all entries")
     if pattern.is_full:
         return _dense(pattern, forward, f"every entry of the {m} × {n} matrix may be nonzero")
-    rows = color(pattern, "rows", order)
+    rows = _colored(pattern, "rows", order)
     if forward:
         reason = f"{_vjps(rows.num_colors, COVER)} the rows; there are no JVPs: {forward}"
         return _or_dense(Choice("rev", rows, reason), pattern, forward)
-    columns = color(pattern, "columns", order)
+    if rows.num_colors > 1 and is_symmetric(pattern):
+        columns = replace(rows, kind="columns")
+    else:
+        columns = _colored(pattern, "columns", order)
     best = _of_one_side(rows, columns)
     if best.num_products >= _MIXED_FROM and pattern.nnz <= _MIXED_UP_TO and _is_uneven(pattern):
         both = color(pattern, "bidirectional", order)
@@ -69,6 +76,11 @@ def choose(pattern: SparsityPattern, mode: str, order: str = "best", forward: st
             )
             return Choice("mixed", both, reason)
     return _or_dense(best, pattern, forward)
+
+
+def _colored(pattern: SparsityPattern, kind: str, order: str) -> Coloring:
+    each, least, most = _STEPS
+    return color_one_side(pattern, kind, order, min(max(each * pattern.nnz, least), most))
 
 
 def _of_one_side(rows: Coloring, columns: Coloring) -> Choice:

@@ -16,7 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .pattern import SparsityPattern, index_dtype
-from .unions import gather_rows, union_rows, work
+from .unions import (
+    distinct_pairs,
+    entries_of_columns,
+    larger,
+    members_of_groups,
+    rows_of_columns,
+    union_rows,
+    work,
+)
 
 Ints = npt.NDArray[np.integer[Any]]
 # Above this many entries in one table, sets are widened to "everything" instead of stored.
@@ -81,13 +89,15 @@ class Dependence:
 
     def with_ids(self, ids: Ints) -> Dependence:
         """The same sets, handed out anew: one id per element of an array of any shape."""
-        return Dependence(
-            ids.shape, np.ascontiguousarray(ids).reshape(-1), self.table, self.widened
-        )
+        flat = np.ascontiguousarray(ids).reshape(-1)
+        flat = flat if flat.flags.writeable else flat.copy()  # kernels know no other kind
+        return Dependence(ids.shape, flat, self.table, self.widened)
 
     def broadcast(self, shape: tuple[int, ...]) -> Dependence:
         if shape == self.shape:
             return self
+        if int(np.prod(shape, dtype=np.int64)) == self.numel:
+            return self.with_ids(self.ids.reshape(shape))
         return self.with_ids(np.broadcast_to(self.grid, shape))
 
     def broadcast_all(self, shape: tuple[int, ...]) -> Dependence:
@@ -98,31 +108,28 @@ class Dependence:
         """Elements at which ``keep`` is False depend on nothing."""
         return self.with_ids(np.where(keep, self.grid, self.ids.dtype.type(0)))
 
+    @cached_property
+    def is_something(self) -> bool:
+        """Whether any element depends on anything: a buffer that was overwritten does not."""
+        return bool(self.ids.size) and (bool(self.ids[0]) or bool(self.ids.any()))
+
     def to_pattern(self) -> SparsityPattern:
         """The pattern with one row per element and one column per entry of the cotangent."""
-        shape = (self.numel, self.table.width)
-        sizes = self.table.sizes[self.ids]
-        total = int(sizes.sum())
+        return self.to_flipped_pattern().T
+
+    def to_flipped_pattern(self) -> SparsityPattern:
+        """The pattern with one row per entry of the cotangent and one column per element."""
+        shape = (self.table.width, self.numel)
+        ids, table = self.ids, self.table
+        starts = np.zeros(table.width + 1, dtype=np.int64)
+        entries_of_columns(ids, table.indptr, table.indices, starts)
+        total = int(starts[-1])
         if total == shape[0] * shape[1]:
             return SparsityPattern.full(shape)
-        indptr = np.zeros(self.numel + 1, dtype=np.int64)
-        np.cumsum(sizes, out=indptr[1:])
-        indices = np.empty(total, dtype=self.table.indices.dtype)
-        gather_rows(self.ids, self.table.indptr, self.table.indices, indptr, indices)
-        return _sorted(shape, indptr, indices)
-
-
-def _sorted(shape: tuple[int, int], indptr: Ints, indices: Ints) -> SparsityPattern:
-    import scipy.sparse
-
-    matrix = scipy.sparse.csr_array(
-        (np.ones(indices.size, dtype=bool), indices, indptr), shape=shape
-    )
-    matrix.sort_indices()
-    kind = index_dtype(max(indices.size, shape[1]))
-    return SparsityPattern(
-        shape, matrix.indptr.astype(kind, copy=False), matrix.indices.astype(kind, copy=False)
-    )
+        kind = index_dtype(max(total, shape[1]))
+        rows = np.empty(total, dtype=kind)
+        rows_of_columns(ids, table.indptr, table.indices, starts, rows)
+        return SparsityPattern(shape, starts.astype(kind, copy=False), rows)
 
 
 def identity(shapes: Sequence[tuple[int, ...]]) -> list[Dependence]:
@@ -181,18 +188,23 @@ def union(parts: Sequence[Dependence], shape: tuple[int, ...]) -> Dependence:
 def _union_of_two(left: Dependence, right: Dependence) -> Dependence:
     (a, b), table, widened = common_table([left, right])
     a, b = a.reshape(-1), b.reshape(-1)
-    low, high = np.minimum(a, b), np.maximum(a, b)
-    if ((low == 0) | (low == high)).all():
+    kind: Any = np.promote_types(a.dtype, b.dtype)
+    a, b = a.astype(kind, copy=False), b.astype(kind, copy=False)
+    high = np.empty(a.size, dtype=kind)
+    if larger(a, b, high):
         return Dependence(left.shape, high, table, widened)
-    # Equal pairs share a new set. Finding them means sorting, which pays only where they repeat.
-    codes = low.astype(np.int64) * table.count + high
-    which: Ints | None = None
-    if codes.size > 4 * table.count or codes.size <= 4096:
-        codes, which = np.unique(codes, return_inverse=True)
-    pairs = np.stack(np.divmod(codes, table.count), axis=1)
-    starts = np.arange(0, pairs.size + 1, 2, dtype=np.int64)
-    ids, grown, lost = _unions(table, starts, pairs.reshape(-1))
-    return Dependence(left.shape, ids if which is None else ids[which], grown, widened or lost)
+    # Equal pairs share a new set. Finding them pays only where they repeat.
+    if a.size > 4 * table.count or a.size <= 4096:
+        which = np.empty(a.size, dtype=np.int64)
+        room: Ints = np.empty(2 * a.size, dtype=kind)
+        ids, grown, lost = _unions_of_twos(table, room[: 2 * distinct_pairs(a, b, which, room)])
+        return Dependence(left.shape, ids[which], grown, widened or lost)
+    ids, grown, lost = _unions_of_twos(table, np.stack([a, b], axis=1).reshape(-1))
+    return Dependence(left.shape, ids, grown, widened or lost)
+
+
+def _unions_of_twos(table: Table, members: Ints) -> tuple[Ints, Table, bool]:
+    return _unions(table, np.arange(0, members.size + 1, 2, dtype=np.int64), members)
 
 
 def grouped(parts: Sequence[tuple[Dependence, Ints]], shape: tuple[int, ...]) -> Dependence:
@@ -201,25 +213,25 @@ def grouped(parts: Sequence[tuple[Dependence, Ints]], shape: tuple[int, ...]) ->
     With each part comes the group of each of its elements (any shape with as many entries); -1
     leaves an element out.
     """
-    import scipy.sparse
-
     grids, table, widened = common_table([part for part, _ in parts])
-    ids = np.concatenate([grid.reshape(-1) for grid in grids])
-    groups = np.concatenate([np.asarray(group).reshape(-1) for _, group in parts])
-    kept = (ids > 0) & (groups >= 0)
-    ids, groups = ids[kept], groups[kept]
+    ids = _one_after_another(grids)
+    groups = _one_after_another([np.asarray(group) for _, group in parts])
     count = int(np.prod(shape, dtype=np.int64))
-    members = scipy.sparse.csr_array(
-        (np.ones(ids.size, dtype=bool), (groups, ids)), shape=(count, table.count)
-    )
-    members.sum_duplicates()
-    starts = members.indptr
-    if (np.diff(starts) <= 1).all():
+    starts = np.zeros(count + 1, dtype=np.int64)
+    members = np.empty(ids.size, dtype=ids.dtype)
+    members_of_groups(ids, groups, table.count, starts, members)
+    members, sizes = members[: starts[-1]], np.diff(starts)
+    if not (sizes > 1).any():
         single = np.zeros(count, dtype=ids.dtype)
-        single[np.diff(starts) == 1] = members.indices
+        single[sizes == 1] = members
         return Dependence(shape, single, table, widened)
-    found, grown, lost = _unions(table, starts, members.indices)
+    found, grown, lost = _unions(table, starts, members)
     return Dependence(shape, found, grown, widened or lost)
+
+
+def _one_after_another(arrays: Sequence[Ints]) -> Ints:
+    flat = [array.reshape(-1) for array in arrays]
+    return flat[0] if len(flat) == 1 else np.concatenate(flat)
 
 
 def _unions(table: Table, starts: Ints, members: Ints) -> tuple[Ints, Table, bool]:
@@ -227,10 +239,11 @@ def _unions(table: Table, starts: Ints, members: Ints) -> tuple[Ints, Table, boo
 
     The last answer says that they grew too large to store and that each became "everything".
     """
-    if work(starts, members, table.indptr) > ENTRIES_AT_MOST:
+    reads = int(work(members, table.indptr))
+    if reads > ENTRIES_AT_MOST:
         some = np.add.reduceat(np.append(members, 0), starts[:-1]) > 0
         some &= np.diff(starts) > 0
         return some.astype(np.int32), Table.everything(table.width), True
-    indptr, indices = union_rows(starts, members, table.indptr, table.indices, table.width)
+    indptr, indices = union_rows(starts, members, table.indptr, table.indices, table.width, reads)
     ids = np.arange(1, starts.size, dtype=index_dtype(starts.size))
     return ids, Table(np.concatenate([[0], indptr]), indices, table.width), False

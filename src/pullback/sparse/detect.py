@@ -66,7 +66,7 @@ def stacked(parts: Sequence[Dependence], width: int) -> tuple[SparsityPattern, b
     """The Jacobian's pattern: the gradients' ones, one after the other, flipped."""
     ids, table, widened = common_table(parts)
     flat = np.concatenate([i.reshape(-1) for i in ids])
-    return Dependence(flat.shape, flat, table, widened).to_pattern().T, widened
+    return Dependence(flat.shape, flat, table, widened).to_flipped_pattern(), widened
 
 
 def through(
@@ -95,6 +95,18 @@ def through(
         pessimistic[name] = "it has no rule"
         _refuse_integers(caller, step)
     return dense(step)
+
+
+def linear_by_rule(graph: PullbackGraph) -> bool:
+    """Whether every linear node's call is linear in all of its linear arguments together."""
+    for node in graph.linear:
+        if node.op != "call_function":
+            continue
+        rule = RULES.get(packet_name(node))
+        names = Step(graph, node, {}).names_of_linear_nodes()
+        if rule is None or not any(names <= group for group in rule.linear):
+            return False
+    return True
 
 
 def _refuse_integers(caller: str, step: Step) -> None:

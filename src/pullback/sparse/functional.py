@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx import traceback
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from .. import _checks
-from .arguments import Arguments, devices_of, fresh
-from .captured import NotCaptured, Recorded, without_autocast
-from .graph import (
-    Input,
-    Meta,
-    PullbackGraph,
-    drop_detaches,
-    is_draw,
-    is_needed,
-    merge_equal_calls,
-)
+from .arguments import Arguments, fresh
+from .captured import NotCaptured, Recorded
+from .graph import Input, Meta, PullbackGraph, is_draw, is_needed, merge_equal_calls
 from .owners import Owners
 from .tape import Tape
+from .writes import without_writes
 
 
 def functional(
@@ -54,19 +44,7 @@ def functional(
     tensors = [fresh(t) for t in (*before, *arguments.primals, *arguments.others)]
     tensors += recorded.cotangents
 
-    def run(*inputs: Tensor) -> Any:
-        return fx.Interpreter(raw).run(*inputs)
-
-    try:
-        with (
-            without_autocast(),
-            traceback.preserve_node_meta(),
-            torch.random.fork_rng(devices=devices_of(tensors)),
-        ):
-            pure = make_fx(torch.func.functionalize(run, remove="mutations"))(*map(fresh, tensors))
-    except Exception as error:  # torch fails here in many ways, INTERNAL ASSERT among them
-        raise NotCaptured(f"torch cannot free it of writes: {_checks.first_line(error)}") from None
-    drop_detaches(pure)
+    pure = without_writes(raw, tensors)
     merge_equal_calls(pure)
     kinds = (
         [("owned", path) for path in owned]

@@ -9,14 +9,18 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
+from .. import _torch
 from .tape import NOTE
 from .trial import rounding_of
+
+Places: TypeAlias = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,7 @@ class Survey(fx.Interpreter):
     def run_node(self, node: fx.Node) -> Any:
         result = super().run_node(node)
         if node.op != "output":
-            self.metas[node] = pytree.tree_map(
-                lambda r: Meta.of(r) if isinstance(r, Tensor) else r, result
-            )
+            self.metas[node] = _metas(result)
             if node in self._wanted and isinstance(result, Tensor):
                 self.data[node] = result.detach().clone()
         return result
@@ -85,6 +87,7 @@ class PullbackGraph:
     ``metas`` holds the meta of every node's result; ``fixed`` are the nodes whose data follows
     from literals and from guarded tensors alone, ``data`` that of those which linear nodes use,
     and ``relies_on`` the owned inputs or arguments whose content such a node was made of.
+    ``moves`` keeps, for calls that were found to move elements, which one stands where.
     """
 
     module: fx.GraphModule
@@ -96,6 +99,7 @@ class PullbackGraph:
     data: dict[fx.Node, Tensor] = field(default_factory=dict)
     relies_on: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
     linear: dict[fx.Node, None] = field(default_factory=dict)
+    moves: dict[fx.Node, list[Places]] = field(default_factory=dict)
     _given: tuple[frozenset[str], bool] = (frozenset(), True)
 
     @property
@@ -123,7 +127,7 @@ class PullbackGraph:
         """
         self.linear = {i.node: None for i in self.cotangents}
         self._given = (guarded, literals)
-        self.fixed, self.relies_on, self.data = set(), {}, {}
+        self.fixed, self.relies_on, self.data, self.moves = set(), {}, {}, {}
         by_node = {i.node: i for i in self.inputs}
         for node in self.nodes:
             if node.op == "placeholder":
@@ -225,6 +229,12 @@ _SHAPES_ONLY = frozenset(
     "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty "
     "new_empty_strided".split()
 )
+
+
+def _metas(result: Any) -> Any:
+    if isinstance(result, (tuple, list)):
+        return [_metas(entry) for entry in result]
+    return Meta.of(result) if isinstance(result, Tensor) else result
 
 
 def _bytes(meta: Any) -> int:
@@ -359,7 +369,5 @@ def extract(
     for node in nodes:
         copies[node] = piece.node_copy(node, copies.__getitem__)
     piece.output(tuple(None if r is None else copies[r] for r in results))
-    module = fx.GraphModule(graph.module, piece)
-    module.graph.eliminate_dead_code(is_impure_node=is_needed)
-    module.recompile()
-    return module
+    piece.eliminate_dead_code(is_impure_node=is_needed)
+    return _torch.graph_module(graph.module, piece)

@@ -98,20 +98,12 @@ def plan_of(
     shape = (sum(o.numel for o in found.outputs), sum(i.numel for i in found.inputs))
     if given is not None:
         _checks.pattern_shape(caller, given.shape, shape)
-    pattern = given if given is not None else _detected(found)
-    notes = list(found.notes)
-    lifting: Lifting | None = None
-    refused = "" if given is None else "the pattern was given"
-    if lift is not False and not refused:
-        outcome = lift_of(found, arguments, pattern, mode)
-        lifting = outcome if isinstance(outcome, Lifting) else None
-        refused = outcome if isinstance(outcome, str) else ""
     plan = Plan(
-        pattern=pattern,
+        pattern=given if given is not None else _detected(found),
         colored=None,
         mode="rev",
         reason="",
-        notes=tuple(notes),
+        notes=tuple(found.notes),
         inputs=found.inputs,
         outputs=found.outputs,
         argnums=arguments.places,
@@ -122,18 +114,50 @@ def plan_of(
         user_pattern=given is not None,
         of_one_point=found.captured is None,
     )
-    if lifting is not None:
-        lifted = _lifted(plan, found, lifting, mode, certain=lift is True)
-        if lifted is not None:
-            return lifted
-    plan = _colored(caller, plan, found, mode)
-    if lifting is not None and plan.notes == tuple(notes):
-        more = lifting.cost / plain_cost(found, plan.pattern, plan.coloring)
-        less = f"lifting it ({lifting.products}) is estimated to take {more:.2g} times as long"
-        return replace(plan, reason=f"{plan.reason}; {less}")
-    if lift is True:
-        plan.notes += (f"lift=True was asked for, and nothing is lifted: {refused}",)
-    return plan
+    try:
+        if lift is False:
+            return _colored(caller, plan, found, mode)
+        return _lifted_or_not(caller, plan, found, arguments, mode, certain=lift is True)
+    finally:
+        if found.captured is not None:
+            found.captured.graph.moves.clear()  # as large as all tensors of the graph together
+
+
+def _lifted_or_not(
+    caller: str, plan: Plan, found: Study, arguments: Arguments, mode: str, *, certain: bool
+) -> Plan:
+    """The plan along a lift, unless coloring the whole Jacobian is estimated to cost less."""
+    pattern = plan.pattern
+    lifting: Lifting | str = "the pattern was given"
+    if not plan.user_pattern:
+        lifting = lift_of(found, arguments, pattern, mode)
+    if isinstance(lifting, str):
+        plain = _colored(caller, plan, found, mode)
+        plain.notes += (f"lift=True was asked for, and nothing is lifted: {lifting}",) * certain
+        return plain
+    fewest = fewest_products(pattern)
+    others = f"at least {fewest}"
+    plain = plan
+    if not certain and lifting.cost > plain_cost(found, pattern, fewest):
+        plain = _colored(caller, plan, found, mode)
+        more = lifting.cost / plain_cost(found, pattern, plain.coloring)
+        if more > 1:
+            less = f"lifting it ({lifting.products}) is estimated to take {more:.2g} times as long"
+            return replace(plain, reason=f"{plain.reason}; {less}")
+        others = f"{plain.num_products}"
+    lift = lifting.spec()
+    if isinstance(lift, str):
+        plain = plain if plain is not plan else _colored(caller, plan, found, mode)
+        plain.notes += (f"nothing is lifted: {lift}",)
+        return plain
+    return replace(
+        plan,
+        mode=lift.mode,
+        reason=f"{lifting.products}; {others} without lifting",
+        chunk_size=max(1, BYTES_AT_ONCE // plan.bytes_per_product),
+        lifted_products=lift.num_products,
+        lift=lift,
+    )
 
 
 def _colored(caller: str, plan: Plan, found: Study, mode: str) -> Plan:
@@ -155,30 +179,6 @@ def _colored(caller: str, plan: Plan, found: Study, mode: str) -> Plan:
         chunk_size=max(1, BYTES_AT_ONCE // each),
         bytes_per_product=each,
         no_forward=refusal,
-    )
-
-
-def _lifted(plan: Plan, found: Study, lifting: Lifting, mode: str, *, certain: bool) -> Plan | None:
-    """The plan along a lift, unless coloring the whole Jacobian costs less."""
-    pattern = plan.pattern
-    fewest = fewest_products(pattern)
-    without = f"at least {fewest} without lifting"
-    if not certain and lifting.cost > plain_cost(found, pattern, fewest):
-        choice = choose(pattern, mode)
-        if lifting.cost > plain_cost(found, pattern, choice.coloring):
-            return None
-        without = f"{choice.num_products} without lifting"
-    lift = lifting.spec()
-    if isinstance(lift, str):
-        plan.notes += (f"lifting was left: {lift}",)
-        return None
-    return replace(
-        plan,
-        mode=lift.mode,
-        reason=f"{lifting.products}; {without}",
-        chunk_size=max(1, BYTES_AT_ONCE // plan.bytes_per_product),
-        lifted_products=lift.num_products,
-        lift=lift,
     )
 
 

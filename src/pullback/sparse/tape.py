@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -127,7 +126,7 @@ class Tape(TorchDispatchMode):
 
     def module(self, results: Sequence[Any]) -> fx.GraphModule:
         self.graph.output(tuple(results))
-        return fx.GraphModule(self.root, self.graph)
+        return _torch.graph_module(self.root, self.graph)
 
     def restore(self) -> None:
         """Put back what the recorded program wrote to tensors that it did not make."""
@@ -171,13 +170,13 @@ class Tape(TorchDispatchMode):
     def _record(self, func: OpOverload, args: Any, kwargs: Any, quiet: bool) -> Any:
         if func is torch.ops.aten.lift_fresh.default and self._nodes.get(args[0]) is None:
             self._constant(args[0], literal=True)
-        tensors = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+        tensors = _tensors((args, kwargs))
         taint = LITERAL
         for tensor in tensors:
             taint = taint | self.taint_of(tensor)
         self._keep_what_is_written(func, args, kwargs)
         result, drawn = self.draws.run(func, args, kwargs)
-        returned = [r for r in pytree.tree_leaves(result) if isinstance(r, Tensor)]
+        returned = _tensors(result)
         if not returned and func._schema.returns:
             if not quiet:
                 self.reads.append(Read(_name(func), _torch.user_line(), taint))
@@ -209,8 +208,8 @@ class Tape(TorchDispatchMode):
                 self._sized[result] = True
 
     def _emit(self, func: OpOverload, args: Any, kwargs: Any, drawn: Any) -> fx.Node:
-        inner_args, inner_kwargs = pytree.tree_map(
-            lambda a: self._argument(func, a), (args, kwargs)
+        inner_args, inner_kwargs = fx.node.map_aggregate(
+            (args, kwargs), lambda a: self._argument(func, a)
         )
         if drawn is not None and drawn.node is not None:
             # A draw made again under a restored state: the first one is used once more.
@@ -281,6 +280,17 @@ def reads_of_cotangents(tape: Tape) -> str:
     return ""
 
 
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in a call's arguments or results, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return []
+    return [tensor for entry in value for tensor in _tensors(entry)]
+
+
 def _repeated(first: Any, *others: Any) -> Any:
     return (first, *others) if others else first
 
@@ -304,7 +314,7 @@ def _targets(func: OpOverload, args: Any, kwargs: Any) -> list[Tensor]:
         for k, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 value = args[k] if k < len(args) else kwargs.get(argument.name)
-                found += pytree.tree_leaves(value)
+                found += _tensors(value)
     return [t for t in found if isinstance(t, Tensor)]
 
 

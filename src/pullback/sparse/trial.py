@@ -15,10 +15,20 @@ from torch import Tensor
 
 from .._adjoint import probe
 
+# From this many elements on, numbers are drawn and compared in ways that touch memory less.
+_MANY = 2**16
+
 
 def weights(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Normally distributed, contiguous, one of the shape of each tensor."""
-    return [probe(torch.empty(t.shape, dtype=t.dtype, device=t.device)).detach() for t in tensors]
+    return [_normal(t) for t in tensors]
+
+
+def _normal(like: Tensor) -> Tensor:
+    short = like.dtype is torch.float64 and like.numel() >= _MANY
+    dtype = torch.float32 if short else like.dtype
+    drawn = probe(torch.empty(like.shape, dtype=dtype, device=like.device)).detach()
+    return drawn.to(like.dtype)
 
 
 def perturbed(tensor: Tensor, step: float = 1e-2) -> Tensor:
@@ -26,8 +36,10 @@ def perturbed(tensor: Tensor, step: float = 1e-2) -> Tensor:
     zeros become small and positive."""
     with torch.no_grad():
         given = tensor.detach()
-        noise = probe(given).detach().clamp(-2, 2)
-        return torch.where(given == 0, step * noise.abs(), given * (1 + step * noise)).clone()
+        noise = _normal(given).clamp_(-2, 2).mul_(step)
+        zero = given == 0
+        moved = given + given * noise
+        return torch.where(zero, noise.abs(), moved) if bool(zero.any()) else moved
 
 
 def shuffled(tensor: Tensor, flip: bool = False) -> Tensor:
@@ -67,7 +79,7 @@ def same(left: Tensor | None, right: Tensor | None, loose: float) -> bool:
     if not left.numel():
         return True
     if left.dtype.is_floating_point and left.dtype == right.dtype:
-        apart, scale = float((left - right).abs().max()), float(right.abs().max())
+        apart, scale = _distance(left, right)
         if math.isfinite(apart) and math.isfinite(scale):
             return apart <= loose * scale
     finite = right[right.isfinite()]
@@ -75,6 +87,19 @@ def same(left: Tensor | None, right: Tensor | None, loose: float) -> bool:
     return torch.allclose(
         left.to(right.dtype), right, rtol=loose, atol=loose * max(scale, 1e-30), equal_nan=True
     )
+
+
+def _distance(left: Tensor, right: Tensor) -> tuple[float, float]:
+    """The largest absolute difference, and the largest absolute entry of ``right``; nan where
+    either is not a number. Block by block, so that differences stay in the cache."""
+    worst = left.new_zeros(2)
+    strides = left.stride()
+    order = sorted(range(left.dim()), key=strides.__getitem__, reverse=True)  # as in memory
+    flat = [t.permute(order).reshape(-1).split(_MANY) for t in (left, right)]
+    for a, b in zip(*flat, strict=True):
+        worst = torch.maximum(worst, torch.stack(((a - b).abs().max(), b.abs().max())))
+    apart, scale = worst.tolist()
+    return apart, scale
 
 
 def _finite(tensor: Tensor) -> Tensor:
@@ -113,20 +138,23 @@ class Trial:
         with torch.no_grad():
             return cls(pull, loose, *given, pull(given[0]), pull(given[1]))
 
-    def is_linear(self) -> bool:
-        """Whether 0 goes to 0, and ``2 v - 3 w`` to ``2 pull(v) - 3 pull(w)``, where finite."""
+    def is_linear(self, by_rule: bool = False) -> bool:
+        """Whether ``2 v - 3 w`` goes to ``2 pull(v) - 3 pull(w)``, where finite; and, unless it
+        is a chain of calls that are linear ``by_rule``, 0 to 0 and ``-v`` to ``-pull(v)``."""
         with torch.no_grad():
-            nothing = self.pull([torch.zeros_like(a) for a in self.first])
-            if any(n is not None and bool(_finite(n).any()) for n in nothing):
-                return False
             mixed = self.pull([2 * a - 3 * b for a, b in zip(self.first, self.second, strict=True)])
-            opposite = self.pull([-a for a in self.first])
             expected = [
                 None if a is None or b is None else 2 * a - 3 * b
                 for a, b in zip(self.of_first, self.of_second, strict=True)
             ]
-            minus = [None if a is None else -a for a in self.of_first]
-            return self._agree(mixed, expected) and self._agree(opposite, minus)
+            return self._agree(mixed, expected) and (by_rule or self._is_odd())
+
+    def _is_odd(self) -> bool:
+        nothing = self.pull([torch.zeros_like(a) for a in self.first])
+        if any(n is not None and bool(_finite(n).any()) for n in nothing):
+            return False
+        opposite = self.pull([-a for a in self.first])
+        return self._agree(opposite, [None if a is None else -a for a in self.of_first])
 
     def _agree(self, found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> bool:
         """Up to rounding, also where sums cancel: measured by how far tiny changes of the

@@ -23,7 +23,7 @@ from .arguments import (
     strides_of,
 )
 from .captured import Captured, NotCaptured
-from .detect import detect
+from .detect import detect, linear_by_rule
 from .tape import Tape
 from .trial import Trial, perturbed, same, shuffled, weights
 
@@ -125,7 +125,7 @@ class _Trials:
             pairs = [*zip(trial.of_first, truth, strict=True), *zip(values, outputs, strict=False)]
             if not all(same(a, b, loose) for a, b in pairs):
                 raise NotCaptured("its replay at another point differs from the function itself")
-            if not trial.is_linear():
+            if not trial.is_linear(linear_by_rule(captured.graph)):
                 detect(self.caller, captured.graph)  # names the operator, where a rule knows it
                 raise _checks.nonlinear_backward(self.caller)
             captured.batches = trial.batches_well()

@@ -71,9 +71,18 @@ def color(
     checks.coloring_kind("color", kind)
     orders = checks.coloring_order("color", order, ORDERS)
     flag("color", "postprocess", postprocess)
-    found = _found(given, kind, orders, postprocess)
+    return _coloring(given, kind, _found(given, kind, orders, postprocess))
+
+
+def color_one_side(pattern: SparsityPattern, kind: str, order: str, budget: int) -> Coloring:
+    """``color`` for rows or columns, with a search of at most ``budget`` steps."""
+    orders = checks.coloring_order("color", order, ORDERS)
+    return _coloring(pattern, kind, partial_coloring(pattern, kind, orders, budget))
+
+
+def _coloring(pattern: SparsityPattern, kind: str, found: Found) -> Coloring:
     colors = torch.from_numpy(found.colors.astype(np.int64))
-    return Coloring(kind, found.order, given.shape, colors, found.count)
+    return Coloring(kind, found.order, pattern.shape, colors, found.count)
 
 
 def _found(pattern: SparsityPattern, kind: str, orders: Sequence[str], postprocess: bool) -> Found:

@@ -71,6 +71,14 @@ def symmetric(caller: str, pattern: SparsityPattern, kind: str) -> None:
         raise checks.lacks_mirror(caller, kind, (int(entry[0]), int(entry[1])))
 
 
+def is_symmetric(pattern: SparsityPattern) -> bool:
+    """Whether every entry has its mirror."""
+    m, n = pattern.shape
+    if m != n or pattern.is_full:
+        return m == n
+    return int(_without_mirror(pattern.indptr, pattern.indices)[0]) < 0
+
+
 @numba.njit(cache=True, nogil=True)
 def _without_mirror(ptr: Any, items: Any) -> Any:
     n = len(ptr) - 1

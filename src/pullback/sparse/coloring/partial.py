@@ -24,9 +24,12 @@ def partial_coloring(
     """
     if pattern.is_full:
         return all_apart(pattern, pattern.shape[1 if kind == "columns" else 0], orders)
-    nets = nets_of(pattern, kind)
-    lower = max(int(np.diff(nets.net_ptr).max(initial=0)), int(pattern.nnz > 0))
     finish = partial(_without_the_empty, _holds_entries(pattern, kind))
+    if _longest_net(pattern, kind) <= 1:
+        alike = finish(np.zeros(pattern.shape[1 if kind == "columns" else 0], dtype=np.int32))
+        return Found(alike, count_of(alike), _first_of(orders))
+    nets = nets_of(pattern, kind)
+    lower = int(np.diff(nets.net_ptr).max())
     return fewest(Rule(nets, partial(greedy, nets), finish, lower, budget=budget), orders)
 
 
@@ -35,7 +38,16 @@ def all_apart(pattern: SparsityPattern, count: int, orders: Sequence[str]) -> Fo
     colors = np.arange(count, dtype=np.int32)
     if pattern.nnz == 0:
         colors[:] = -1
-    return Found(colors, count_of(colors), TRIED[0] if orders[0] == "best" else orders[0])
+    return Found(colors, count_of(colors), _first_of(orders))
+
+
+def _first_of(orders: Sequence[str]) -> str:
+    return TRIED[0] if orders[0] == "best" else orders[0]
+
+
+def _longest_net(pattern: SparsityPattern, kind: str) -> int:
+    sizes = np.diff(pattern.indptr) if kind == "columns" else np.bincount(pattern.indices)
+    return int(sizes.max(initial=0))
 
 
 def _holds_entries(pattern: SparsityPattern, kind: str) -> npt.NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from torch import fx
 
 from ..graph import Meta, PullbackGraph, packet_name
 from ..rules.base import Declined, Step
-from ..rules.movement import ON_ELEMENTS, placed
+from ..rules.movement import ON_ELEMENTS, places
 from .linear import LinearMap, lanes_of, picked
 from .probing import matrix_of
 from .settled import Settled
@@ -66,6 +66,8 @@ class Actions:
             return None
         if name in ON_ELEMENTS:
             return self._movement(step)
+        if _rounds(step):
+            return None
         simple = self._simple(step, name)
         return simple if simple is not None else self._matrix(step)
 
@@ -91,7 +93,7 @@ class Actions:
         lanes = {lanes_of(m) for m in (*metas, *outs) if m is not None}
         if len(lanes) > 1:
             return None
-        where = [w.astype(np.int32) for w in placed(step)]
+        where = [w.astype(np.int32, copy=False) for w in places(step)]
         single = isinstance(self.graph.metas[step.node], Meta)
 
         def move(known: Known) -> Result:
@@ -231,6 +233,19 @@ class Actions:
             return found if single else [found]
 
         return apply
+
+
+def _rounds(step: Step) -> bool:
+    """Whether its results are coarser than a map of them would be: in half precision, or after a
+    cast to a narrower type."""
+    metas = [step.meta_of(n) for n in step.linear_inputs]
+    out = step.out.dtype
+    if not (out.is_floating_point or out.is_complex):
+        return True
+    coarse = torch.finfo(out).eps
+    return coarse > torch.finfo(torch.float32).eps or any(
+        torch.finfo(m.dtype).eps < coarse for m in metas
+    )
 
 
 def _stacked(parts: list[LinearMap]) -> LinearMap:

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
 from ..dependence import Dependence, grouped, nothing
 from ..graph import Meta, PullbackGraph, packet_name
@@ -54,7 +53,7 @@ def rule(names: str, linear: str) -> Callable[[Callable[[Step], Result]], Callab
 
 def is_something(dependence: Dependence) -> bool:
     """Whether any element depends on anything: a buffer that was overwritten does not."""
-    return bool(dependence.ids.any())
+    return dependence.is_something
 
 
 def _of_nothing(step: Step) -> Result:
@@ -62,6 +61,13 @@ def _of_nothing(step: Step) -> Result:
     if isinstance(meta, Meta):
         return step.nothing()
     return [None if m is None else step.nothing(m.shape) for m in step.outs]
+
+
+def nodes_in(value: Any) -> list[fx.Node]:
+    """The graph nodes in an argument: one, none, or those of a list."""
+    found: list[fx.Node] = []
+    fx.node.map_arg(value, found.append)
+    return found
 
 
 class Declined(Exception):  # noqa: N818 - it is no error: the pessimistic rule takes over
@@ -163,9 +169,16 @@ class Step:
     def linear_arguments(self) -> set[str]:
         """The names of the arguments that depend on cotangents."""
         return {
+            name for name, value in self.arguments.items() if any(map(self._reads, nodes_in(value)))
+        }
+
+    def names_of_linear_nodes(self) -> set[str]:
+        """The names of the arguments among whose nodes are linear ones, whatever is in them."""
+        linear = self.graph.linear
+        return {
             name
             for name, value in self.arguments.items()
-            if any(isinstance(n, fx.Node) and self._reads(n) for n in pytree.tree_leaves(value))
+            if any(n in linear for n in nodes_in(value))
         }
 
     def _reads(self, node: fx.Node) -> bool:

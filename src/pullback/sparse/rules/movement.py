@@ -2,7 +2,8 @@
 
 The result of the operator on element numbers says which element stands where; 0 stands for a
 place that the operator fills with nothing. Whether the operator really moves and does nothing
-else is checked each time: on ones it must give zeros and ones, and two numberings must agree.
+else is checked each time: its result lies in the memory of its argument, or it moves random codes
+to where it moved the numbers.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
 from ..dependence import Dependence, common_table, everything, union
-from ..graph import Meta
-from .base import Declined, Result, Step, rule
+from ..graph import Meta, Places
+from ..pattern import INT32_MAX
+from .base import Declined, Result, Step, nodes_in, rule
 
 _ON_SELF = """
     view _unsafe_view reshape view_copy _reshape_alias _reshape_copy permute permute_copy t
@@ -47,55 +48,106 @@ _GUIDES = ("index", "indices", "mask")
 
 def moved(step: Step) -> Result:
     """The dependence of a result that holds elements of the linear arguments, and zeros."""
-    deps = [step.dep_of(node) for node in step.linear_inputs]
-    where = placed(step)
-    ids, table, widened = common_table([dep for dep in deps if dep is not None])
-    every = np.concatenate([np.zeros(1, dtype=ids[0].dtype), *(i.reshape(-1) for i in ids)])
-    results: list[Dependence | None] = [
-        Dependence(w.shape, every[w.reshape(-1)], table, widened) for w in where
-    ]
-    first = results[0] if isinstance(step.graph.metas[step.node], Meta) else None
-    return results if first is None else first
+    deps = _movable(step)
+    if len(deps) == 1 and step.node not in step.graph.moves:
+        found = _viewed(step, deps[0])
+        if found is not None:
+            return found
+    where = places(step)
+    ids, table, widened = common_table(deps)
+    kind = np.result_type(*ids)
+    flat = np.concatenate([np.zeros(1, dtype=kind), *(i.reshape(-1) for i in ids)], dtype=kind)
+    every = torch.from_numpy(flat)
+    return _each(
+        step,
+        [Dependence(w.shape, _picked(every, w).numpy(), table, widened) for w in where],
+    )
 
 
-def placed(step: Step) -> list[npt.NDArray[np.int64]]:
-    """For every place of each result, the number from 1 of the element of the linear arguments
-    (one argument after the other) that stands there, or 0."""
+def _picked(every: Tensor, where: Places) -> Tensor:
+    return every.index_select(0, torch.from_numpy(where.reshape(-1)))
+
+
+def places(step: Step) -> list[Places]:
+    """For every place of each result the number, from 1, of the element that stands there, or 0.
+
+    The elements of all linear arguments are numbered one after the other, in the order of
+    ``step.linear_inputs``. Kept in ``graph.moves``, for whoever asks again.
+    """
     if step.get("dtype") is not None:
         raise Declined("it reads the bits of numbers")
-    offsets: dict[fx.Node, int] = {}
-    total = 0
-    for node in step.linear_inputs:
-        offsets[node] = total
-        total += step.meta_of(node).numel
-    return _checked(step, offsets, _other_tensors(step), total)
+    fixed = _other_tensors(step)  # notes what is relied on, at every call
+    kept = step.graph.moves.get(step.node)
+    if kept is None:
+        kept = step.graph.moves[step.node] = _checked(step, fixed)
+    return kept
 
 
-def _checked(
-    step: Step, offsets: dict[fx.Node, int], fixed: dict[fx.Node, Tensor], total: int
-) -> list[npt.NDArray[np.int64]]:
-    """For every place of the results, the number from 1 of the element that stands there, or 0."""
-    where = _numbered(step, offsets, fixed, np.arange(1, total + 1))
-    shuffled = np.random.default_rng(0).permutation(total) + 1
-    again = _numbered(step, offsets, fixed, shuffled)
-    ones = _numbered(step, offsets, fixed, np.ones(total, dtype=np.int64))
-    lookup = np.concatenate([[0], shuffled])
-    for first, second, one in zip(where, again, ones, strict=True):
-        binary = ((one == 0) | (one == 1)).all() and (first >= 0).all() and (first <= total).all()
-        if not (binary and np.array_equal(lookup[first], second)):
+def _movable(step: Step) -> list[Dependence]:
+    if step.get("dtype") is not None:
+        raise Declined("it reads the bits of numbers")
+    deps = [step.dep_of(node) for node in step.linear_inputs]
+    return [dep for dep in deps if dep is not None]
+
+
+def _each(step: Step, results: list[Dependence]) -> Result:
+    alone = isinstance(step.graph.metas[step.node], Meta)
+    return results[0] if alone else list(results)
+
+
+def _viewed(step: Step, dep: Dependence) -> Result | None:
+    """What a view of the one linear argument depends on; None where the result is no view of it.
+
+    A result in the argument's own memory holds nothing but elements of the argument.
+    """
+    if not _returns_views(step.node.target) or step.node.all_input_nodes != step.linear_inputs:
+        return None
+    (given,), results = _run(step, {}, [torch.from_numpy(dep.ids)])
+    memory = given.untyped_storage().data_ptr()
+    if any(r.untyped_storage().data_ptr() != memory or r.dtype != given.dtype for r in results):
+        return None
+    return _each(step, [dep.with_ids(r.numpy()) for r in results])
+
+
+def _returns_views(target: Any) -> bool:
+    schema = getattr(target, "_schema", None)
+    returns = schema.returns if schema is not None else ()
+    return bool(returns) and all(r.alias_info is not None for r in returns)
+
+
+def _checked(step: Step, fixed: dict[fx.Node, Tensor]) -> list[Places]:
+    counts = [step.meta_of(node).numel for node in step.linear_inputs]
+    total = sum(counts)
+    kind = torch.int32 if total <= INT32_MAX else torch.int64
+    codes = torch.from_numpy(_codes(total)).to(kind)
+    _, found = _run(step, fixed, torch.arange(1, total + 1, dtype=kind).split(counts))
+    _, coded = _run(step, fixed, codes.split(counts))
+    lookup = torch.cat([codes.new_zeros(1), codes])
+    where = [f.to(kind).numpy() for f in found]
+    for numbers, expected in zip(where, coded, strict=True):
+        within = not numbers.size or (numbers.min() >= 0 and numbers.max() <= total)
+        if not within or not torch.equal(
+            _picked(lookup, numbers).reshape(numbers.shape).to(expected.dtype), expected
+        ):
             raise Declined(f"{step.name} does more than move elements")
     return where
 
 
+def _codes(total: int) -> npt.NDArray[np.int32]:
+    """Random numbers, such that sums and multiples of some are hardly ever another one."""
+    limit = np.iinfo(np.int32)
+    return np.random.default_rng(0).integers(limit.min, limit.max, size=total, dtype=np.int32)
+
+
 def _other_tensors(step: Step) -> dict[fx.Node, Tensor]:
     """What stands in for the arguments that do not move: the guides themselves, zeros for data."""
-    guides = {n for name in _GUIDES for n in pytree.tree_leaves(step.get(name))}
+    guides = {n for name in _GUIDES for n in nodes_in(step.get(name))}
     fixed: dict[fx.Node, Tensor] = {}
     for node in step.node.all_input_nodes:
         if node in step.graph.linear:
             continue
         if node not in guides:
-            fixed[node] = torch.zeros(step.meta_of(node).shape, dtype=torch.int64)
+            fixed[node] = torch.zeros(step.meta_of(node).shape, dtype=torch.int32)
             continue
         found = step.data(node)
         if found is None:
@@ -104,53 +156,49 @@ def _other_tensors(step: Step) -> dict[fx.Node, Tensor]:
     return fixed
 
 
-def _numbered(
-    step: Step,
-    offsets: dict[fx.Node, int],
-    fixed: dict[fx.Node, Tensor],
-    numbering: npt.NDArray[Any],
-) -> list[npt.NDArray[np.int64]]:
-    """The operator's results on numbered elements, in the strides of the tensors themselves."""
+def _run(
+    step: Step, fixed: dict[fx.Node, Tensor], numbered: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The operator on numbered elements, in the strides of the tensors themselves.
 
-    def stand_in(value: Any) -> Any:
-        if not isinstance(value, fx.Node):
-            return value
-        if value in fixed:
-            return fixed[value]
-        meta = step.meta_of(value)
-        start = offsets[value]
-        ids = torch.from_numpy(numbering[start : start + meta.numel].reshape(meta.shape))
-        if not is_dense(meta):
-            return ids
-        laid_out = torch.empty_strided(meta.shape, meta.stride, dtype=torch.int64)
-        return laid_out.copy_(ids)
+    Returns the arguments that it was given and its results.
+    """
+    given: dict[fx.Node, Tensor] = {}
+    for node, ids in zip(step.linear_inputs, numbered, strict=True):
+        meta = step.meta_of(node)
+        stand_in = ids.reshape(meta.shape)
+        if is_dense(meta) and stand_in.stride() != meta.stride:
+            laid_out = torch.empty_strided(meta.shape, meta.stride, dtype=ids.dtype)
+            stand_in = laid_out.copy_(stand_in)
+        given[node] = stand_in
+    for kind in (None, torch.int64, torch.float64):
+        found = _attempt(step, fixed | given, kind)
+        if found is not None:
+            return list(given.values()), found
+    raise Declined("it does not run on numbers of elements")
 
-    args, kwargs = pytree.tree_map(stand_in, (step.node.args, dict(step.node.kwargs)))
+
+def _attempt(
+    step: Step, tensors: dict[fx.Node, Tensor], kind: torch.dtype | None
+) -> list[Tensor] | None:
+    """The results on numbers of this kind; None where the operator takes no such numbers."""
+
+    def stand_in(node: fx.Node) -> Any:
+        tensor = tensors[node]
+        return tensor if kind is None or tensor.dtype is not torch.int32 else tensor.to(kind)
+
+    args, kwargs = fx.node.map_arg((step.node.args, dict(step.node.kwargs)), stand_in)
     if "device" in kwargs:
-        kwargs["device"] = torch.device("cpu")
-    result = _run(step.node.target, args, kwargs)
-    results: Sequence[Tensor] = [result] if isinstance(result, Tensor) else list(result)
-    return [r.numpy().astype(np.int64, copy=False) for r in results]
-
-
-def _run(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The operator on integers, or on float64 (exact up to 2**53) where it takes no integers."""
-
-    def as_floats(value: Any) -> Any:
-        whole = isinstance(value, Tensor) and value.dtype == torch.int64
-        return value.to(torch.float64) if whole else value
-
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    target: Any = step.node.target
     with torch.no_grad():
         try:
-            return target(*args, **kwargs)
+            result = target(*args, **kwargs)
         except (NotImplementedError, RuntimeError) as error:
-            if "not implemented for 'Long'" not in str(error):
-                raise Declined("it does not run on numbers of elements") from None
-        args, kwargs = pytree.tree_map(as_floats, (args, kwargs))
-        try:
-            return target(*args, **kwargs)
-        except RuntimeError:
+            if "not implemented for '" in str(error):
+                return None
             raise Declined("it does not run on numbers of elements") from None
+    return [result] if isinstance(result, Tensor) else list(result)
 
 
 def is_dense(meta: Meta) -> bool:
