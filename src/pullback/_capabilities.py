@@ -15,12 +15,10 @@ import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ._settings import device_mode, dict_version, forms_check, settings_check
 from ._torch import (
     Slot,
     derivatives_yaml,
-    device_mode,
-    dict_version,
-    forms_check,
     freed_tensor,
     graph_module,
     graph_task,
@@ -35,7 +33,6 @@ from ._torch import (
     running_transform,
     runs_a_formula,
     sequence_number,
-    settings_check,
     slots,
     watched_tensors,
 )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import pullback as pb
-from pullback import _jacobian, _torch
+from pullback import _jacobian, _settings, _torch
 from pullback._jacobian import Jacobian
 from pullback.sparse import session
 from pullback.sparse.state import owner
@@ -272,7 +272,8 @@ def patched(net: Network) -> None:
 
 @pytest.mark.parametrize(("change", "ready"), [
     (no_change, True),
-    (lambda net: net.first.weight.data.mul_(2), True),
+    (lambda net: net.first.bias.data.mul_(2), True),
+    (lambda net: net.first.weight.data.mul_(2), False),  # the plan lifted it
     (lambda net: net.eval(), False),
     (lambda net: setattr(net, "scale", 3.0), False),
     (lambda net: setattr(net.second, "bias", None), False),
@@ -346,7 +347,7 @@ def test_a_ready_call_keeps_no_tensor_alive() -> None:
 def test_without_quick_checks_every_call_goes_the_long_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_torch, "_guards", None)
-    monkeypatch.setattr(_torch, "dict_version", None)
+    monkeypatch.setattr(_settings, "_guards", None)
+    monkeypatch.setattr(_settings, "dict_version", None)
     jac = made_ready(squared, torch.rand(4, 5))
     assert not is_ready(monkeypatch, jac, torch.rand(4, 5))

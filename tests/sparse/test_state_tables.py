@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pullback import _torch
+from pullback import _settings
 from pullback.sparse.state import State
 from pullback.sparse.state.walk import Probe
 
@@ -49,8 +49,8 @@ class Record:
 @pytest.fixture(params=[True, False], ids=["versions", "contents"])
 def versions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if not request.param:
-        monkeypatch.setattr(_torch, "dict_version", None)
-    elif _torch.dict_version is None:
+        monkeypatch.setattr(_settings, "dict_version", None)
+    elif _settings.dict_version is None:
         pytest.skip("this Python keeps no versions of dictionaries")
 
 
@@ -151,7 +151,7 @@ def test_the_order_of_an_ordered_dictionary() -> None:
 
 
 def test_a_dictionary_that_is_not_written_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    if _torch.dict_version is None:
+    if _settings.dict_version is None:
         pytest.skip("this Python keeps no versions of dictionaries")
     net = torch.nn.Linear(3, 4)
     state = State.of(lambda x: net(x))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from . import cost
 from .arguments import Arguments, devices_of
 from .captured import Captured
 from .coloring import Coloring
+from .graph import Meta
 from .lift.cut import calls_of
 from .lift.decide import Lifter, Way
 from .lift.factor import Terms
@@ -24,6 +26,7 @@ from .rules.base import Declined
 from .study import Study
 from .trial import same_where_finite, weights
 
+_COARSE = (torch.float16, torch.bfloat16)
 LIFTED_MODES = ("auto", "fwd", "rev")
 
 
@@ -55,6 +58,8 @@ def lift_of(
     if not pattern.nnz:
         return "the Jacobian has no entry"
     graph = captured.graph
+    if any(_is_coarse(graph.metas[node]) for node in graph.linear):
+        return "it computes in half precision, and is to round where autograd does"
     tensors = found.tensors(arguments, found.reading)
     try:
         lifter = Lifter(
@@ -75,6 +80,11 @@ def lift_of(
         return _disproved(found, captured, arguments, pattern, lift) or lift
 
     return Lifting(way.cost(pattern.nnz), _in_words(way), spec)
+
+
+def _is_coarse(meta: Any) -> bool:
+    parts = [meta] if isinstance(meta, Meta) else meta
+    return any(isinstance(m, Meta) and m.dtype in _COARSE for m in parts)
 
 
 def _in_words(way: Way) -> str:

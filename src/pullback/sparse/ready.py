@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .. import _torch
+from .. import _settings
 from .arguments import Arguments, as_real, bits
 from .state import Reading, TensorGuard
 from .state.owner import Snapshot
@@ -63,7 +63,7 @@ class _Forms:
         self._wanted = [t.requires_grad for t in tensors]
         plain = all(type(t) in _PLAIN_TENSORS for t in tensors)
         distinct = [tensors[k] for k in self._distinct]
-        self._check = _torch.forms_check(distinct) if plain and distinct else None
+        self._check = _settings.forms_check(distinct) if plain and distinct else None
         self.is_quick = self._check is not None
 
     def hold(self, tensors: Sequence[Tensor]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _checks, _torch
+from .. import _checks, _settings, _torch
 from .._trees import Structure
 from .arguments import Arguments
 from .backward_graph import content_digest
@@ -221,7 +221,7 @@ class Session:
         """Record the call just made, if it was replayed and another like it needs few checks."""
         if self._study.captured is None or self._has_aux or self.engine == "function":
             return
-        if not self._may_be_ready or _torch.device_mode() is ...:
+        if not self._may_be_ready or _settings.device_mode() is ...:
             return
         state = self._study.state
         reading = state.read()

@@ -236,16 +236,13 @@ class Actions:
 
 
 def _rounds(step: Step) -> bool:
-    """Whether its results are coarser than a map of them would be: in half precision, or after a
-    cast to a narrower type."""
-    metas = [step.meta_of(n) for n in step.linear_inputs]
+    """Whether its results are coarser than its operands, which a map of them would not be."""
     out = step.out.dtype
     if not (out.is_floating_point or out.is_complex):
         return True
-    coarse = torch.finfo(out).eps
-    return coarse > torch.finfo(torch.float32).eps or any(
-        torch.finfo(m.dtype).eps < coarse for m in metas
-    )
+    given = [step.meta_of(n).dtype for n in step.linear_inputs]
+    smooth = [d for d in given if d.is_floating_point or d.is_complex]
+    return any(torch.finfo(d).eps < torch.finfo(out).eps for d in smooth)
 
 
 def _stacked(parts: list[LinearMap]) -> LinearMap:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ... import _torch
+from ... import _settings
 
 _LONGEST_TEXT = 60
 
@@ -226,8 +226,8 @@ class Modes:
         self._note()
 
     def _note(self) -> None:
-        self._settings = _torch.settings_check()
-        self._device = _torch.device_mode()
+        self._settings = _settings.settings_check()
+        self._device = _settings.device_mode()
         self._inference = torch.is_inference_mode_enabled()
 
     @property
@@ -239,7 +239,7 @@ class Modes:
             self._settings is not None
             and self._settings()
             and self.alone
-            and _torch.device_mode() is self._device
+            and _settings.device_mode() is self._device
             and torch.is_inference_mode_enabled() is self._inference
         ):
             return True

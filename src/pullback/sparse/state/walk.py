@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ... import _torch
+from ... import _settings
 from .facts import Fact, Place, plain_fact, quoted
 from .trust import COMPUTED_NAMES, Trust, is_a, mro_of
 
@@ -59,7 +59,7 @@ class Tables:
         self._versions.append(-1)
 
     def hold(self) -> bool:
-        version = _torch.dict_version
+        version = _settings.dict_version
         if version is None:
             return not self._owners
         if not all(map(is_, map(type, self._owners), self._kinds)):
@@ -170,7 +170,7 @@ class Walk:
         self, look: Look, subject: Any, fetch: Callable[[Any], Any], owner: Any
     ) -> None:
         """``probe``, where ``look`` depends on the class of ``owner`` and its dictionary alone."""
-        if _torch.dict_version is None or not is_a(fetch(owner), dict):
+        if _settings.dict_version is None or not is_a(fetch(owner), dict):
             self.probe(look, subject)
         else:
             self.tables.add(fetch, owner, Probe(look, subject, look(subject)))
