@@ -27,8 +27,9 @@ class Assembler:
 
     ``form`` is "in order" (f is the values), "gather" (each value is an entry of f), "pick" (a
     weighed entry of f and a constant), "sums" (a run of weighed entries), "pick onto template" and
-    "sums onto template" (the same where most entries are constant), or "index_add", which does as
-    much where no kernel is compiled for the dtype or the device.
+    "sums onto template" (the same where most entries are constant), "blocks" (the same sums again
+    and again, as for the samples of a batch: one matrix product), or "index_add", which does as
+    much as "sums" where no kernel is compiled for the dtype or the device.
     """
 
     def __init__(self, terms: Terms, size: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -43,6 +44,7 @@ class Assembler:
             "pick onto template": self._pick_onto,
             "sums": self._sums,
             "sums onto template": self._sums_onto,
+            "blocks": self._by_blocks,
             "index_add": self._by_torch,
         }
         self._run = make[self.form](terms)
@@ -64,7 +66,7 @@ class Assembler:
         if single:
             return "pick"
         if terms.template is None:
-            return "sums"
+            return "sums" if terms.blocks is None else "blocks"
         return "pick onto template" if most == 1 else "sums onto template"
 
     def _gather(self, terms: Terms) -> Run:
@@ -83,6 +85,16 @@ class Assembler:
     def _sums(self, terms: Terms) -> Run:
         codes, weights = self._coded(_weights(terms))
         return self._filled(kernels.add_up, terms.starts, terms.sources, codes, weights)
+
+    def _by_blocks(self, terms: Terms) -> Run:
+        assert terms.blocks is not None
+        count, matrix = terms.blocks
+        weights = torch.from_numpy(self._own(matrix.T))
+
+        def run(flat: Tensor) -> Tensor:
+            return (flat.view(count, -1) @ weights).view(-1)
+
+        return run
 
     def _sums_onto(self, terms: Terms) -> Run:
         assert terms.template is not None

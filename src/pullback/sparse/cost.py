@@ -81,3 +81,7 @@ def adding(terms: int, entries: int) -> float:
 def multiplying(pairs: int, entries: int) -> float:
     """Of a product of sparse factors with ``pairs`` products of two numbers."""
     return _MULTIPLIED * pairs + _ENTRY * entries
+
+
+def matrix_product(rows: int, columns: int, depth: int) -> float:
+    return _FLOP * 2 * rows * columns * depth

@@ -79,7 +79,7 @@ def lift_of(
             return str(reason)
         return _disproved(found, captured, arguments, pattern, lift) or lift
 
-    return Lifting(way.cost(pattern.nnz), _in_words(way), spec)
+    return Lifting(way.cost, _in_words(way), spec)
 
 
 def _is_coarse(meta: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,16 @@ from ..pattern import INT32_MAX, SparsityPattern
 from ..rules.base import Declined
 from .actions import Actions
 from .cut import Piece, in_stages, whole
-from .factor import Core, Ends, core_of, ends_of, product_pattern, terms_of
+from .factor import (
+    Core,
+    Ends,
+    Terms,
+    core_of,
+    ends_of,
+    product_pattern,
+    terms_of,
+    with_blocks,
+)
 from .settled import Settled
 from .spec import Factor, Lift
 
@@ -27,6 +37,8 @@ from .spec import Factor, Lift
 _FEW = 2
 _STAGES_AT_MOST = 16
 _PAIRS_AT_MOST = 2**31
+_MANY = 4
+_TERMS_AT_MOST = 2**25
 
 
 @dataclass(eq=False)
@@ -37,6 +49,7 @@ class Way:
     pieces: list[Piece]
     ends: list[Ends]
     cores: list[Core]
+    whole: SparsityPattern
 
     @property
     def num_products(self) -> int:
@@ -52,10 +65,37 @@ class Way:
         return sum(_terms(e, c) for e, c in zip(self.ends, self.cores, strict=True))
 
     @cached_property
+    def assembly(self) -> list[Terms]:
+        """Of each factor."""
+        found = [
+            terms_of(ends, core, pattern)
+            for ends, core, pattern in zip(self.ends, self.cores, self.patterns, strict=True)
+        ]
+        if len(found) == 1 and self.num_products == 1 and len(self.ends[0].exits) == 1:
+            size = self.cores[0].pattern.shape[1]
+            return [with_blocks(found[0], self._batch_sizes, size)]
+        return found
+
+    @property
+    def _batch_sizes(self) -> list[int]:
+        """By which the arguments or the outputs may be cut into samples."""
+        shapes = [m.shape for m in (*self.graph.primals, *(i.meta for i in self.graph.cotangents))]
+        return [math.prod(shape[:k]) for shape in shapes for k in range(1, len(shape))]
+
+    @cached_property
+    def _adding(self) -> float:
+        """Of putting the values together. Blocks are looked for where there are many terms."""
+        nnz = self.whole.nnz
+        many = _MANY * nnz < self.terms <= _TERMS_AT_MOST and len(self.pieces) == 1
+        if many and (blocks := self.assembly[0].blocks) is not None:
+            return cost.matrix_product(blocks[0], *blocks[1].shape)
+        return cost.adding(self.terms, nnz)
+
+    @cached_property
     def patterns(self) -> list[SparsityPattern]:
         """Of the factors; the only one has that of the whole."""
         if len(self.pieces) == 1:
-            return []
+            return [self.whole]
         return [product_pattern(e, c) for e, c in zip(self.ends, self.cores, strict=True)]
 
     @cached_property
@@ -78,8 +118,9 @@ class Way:
     def products(self) -> list[SparsityPattern]:
         return []
 
-    def cost(self, nnz: int) -> float:
-        total = cost.adding(self.terms, nnz)
+    @cached_property
+    def cost(self) -> float:
+        total = self._adding
         for piece, core in zip(self.pieces, self.cores, strict=True):
             count, (rows, columns) = core.num_products, core.pattern.shape
             total += cost.work(self.graph, piece.varying, count)
@@ -135,16 +176,16 @@ class Lifter:
             if 1 < len(pieces) <= _STAGES_AT_MOST:
                 try:
                     several = self._way(pieces)
-                    several.cost(self._pattern.nnz)
-                    found.append(several)
+                    if several.cost < math.inf:  # or else multiplying takes too long
+                        found.append(several)
                 except Declined as why:
                     reason = str(why)
-        return min(found, key=lambda way: way.cost(self._pattern.nnz)) if found else reason
+        return min(found, key=lambda way: way.cost) if found else reason
 
     def _way(self, pieces: list[Piece]) -> Way:
         ends = [ends_of(self._graph, piece, self._actions) for piece in pieces]
         cores = [self._core(p, e) for p, e in zip(pieces, ends, strict=True)]
-        return Way(self._graph, pieces, ends, cores)
+        return Way(self._graph, pieces, ends, cores, self._pattern)
 
     def _core(self, piece: Piece, ends: Ends) -> Core:
         mode = "auto" if self._mode in ("mixed", "dense") else self._mode
@@ -158,19 +199,19 @@ class Lifter:
     def spec(self, way: Way) -> Lift:
         """Raises ``Declined`` where the parts do not fit the pattern of the whole."""
         numbers = {node: k for k, node in enumerate(self._graph.nodes)}
-        patterns = way.patterns or [self._pattern]
-        factors = []
-        for ends, core, pattern in zip(way.ends, way.cores, patterns, strict=True):
-            factors.append(
-                Factor(
-                    tuple(numbers[n] for n in ends.entries),
-                    tuple(numbers[n] for n in ends.exits),
-                    core.choice.coloring,
-                    core.choice.mode,
-                    terms_of(ends, core, pattern),
-                    pattern,
-                )
+        factors = [
+            Factor(
+                tuple(numbers[n] for n in ends.entries),
+                tuple(numbers[n] for n in ends.exits),
+                core.choice.coloring,
+                core.choice.mode,
+                terms,
+                pattern,
             )
+            for ends, core, terms, pattern in zip(
+                way.ends, way.cores, way.assembly, way.patterns, strict=True
+            )
+        ]
         products = tuple(way.products)
         if products and self._pattern.missing(products[-1]) is not None:
             raise Declined("a product of its factors falls outside of the pattern")

@@ -27,6 +27,8 @@ from .actions import Actions
 from .cut import Piece, apart
 from .linear import LinearMap, identity, lanes_of, reals
 
+# A block with fewer terms for its places is not worth a matrix product.
+_FILL = 0.2
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
 
@@ -161,18 +163,56 @@ def _by_lanes(dep: Dependence, lanes: int) -> Dependence:
 class Terms:
     """``values[e] = template[e] + sum(weights[k] * f[sources[k]], starts[e] <= k < starts[e + 1])``
 
-    ``weights`` is None where all are 1, ``template`` where all of it is 0.
+    ``weights`` is None where all are 1, ``template`` where all of it is 0. ``blocks``, if given, is
+    ``(count, matrix)``: ``f`` cut into ``count`` runs gives as many runs of values, each of them
+    ``matrix`` times its run.
     """
 
     starts: Ints
     sources: Ints
     weights: Floats | None
     template: Floats | None
+    blocks: tuple[int, Floats] | None = None
 
     @property
     def nbytes(self) -> int:
+        if self.blocks is not None:
+            return self.blocks[1].nbytes
         arrays = (self.starts, self.sources, self.weights, self.template)
         return sum(a.nbytes for a in arrays if a is not None)
+
+
+def with_blocks(terms: Terms, counts: Sequence[int], size: int) -> Terms:
+    """``terms`` with their ``blocks``, if one of ``counts`` cuts them into equal ones; ``size`` is
+    that of ``f``. Larger counts are better."""
+    if terms.template is not None or not terms.sources.size:
+        return terms
+    lengths = np.diff(terms.starts)
+    for count in sorted({c for c in counts if c > 1}, reverse=True):
+        if lengths.size % count or size % count or terms.sources.size % count:
+            continue
+        height, width = lengths.size // count, size // count
+        shifts = np.arange(count, dtype=np.int64)[:, None] * width
+        sources = terms.sources.reshape(count, -1) - shifts
+        weights = None if terms.weights is None else terms.weights.reshape(count, -1)
+        if not (
+            _all_alike(lengths.reshape(count, -1))
+            and _all_alike(sources)
+            and (weights is None or _all_alike(weights))
+        ):
+            continue
+        first = sources[0]
+        if first.min() < 0 or first.max() >= width or _FILL * height * width > first.size:
+            continue
+        matrix = np.zeros((height, width))
+        rows = np.repeat(np.arange(height), lengths[:height])
+        np.add.at(matrix, (rows, first), 1.0 if weights is None else weights[0])
+        return replace(terms, blocks=(count, matrix))
+    return terms
+
+
+def _all_alike(rows: Any) -> bool:
+    return bool((rows == rows[0]).all())
 
 
 def terms_of(ends: Ends, core: Core, pattern: SparsityPattern) -> Terms:
