@@ -9,6 +9,7 @@ random draws, writes to tensors that the program did not make.
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -68,6 +69,7 @@ class Tape(TorchDispatchMode):
         self._taints: dict[int, Taint] = {}
         self._lines: dict[int, str] = {}
         self.quiet = self._off = False
+        self._keep_dynamo_off()
 
     def input(self, tensor: Tensor, name: str, taint: Taint = VARYING) -> fx.Node:
         node = self.graph.placeholder(name)
@@ -151,6 +153,14 @@ class Tape(TorchDispatchMode):
             self._taints[place] = alias | Taint(sources=frozenset({name}))
         return node
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports dynamo at the first call, which takes a second
+
+    def _keep_dynamo_off(self) -> None:
+        if "torch._dynamo" in sys.modules:
+            self.__class__ = _Shielded
+
     def __torch_dispatch__(
         self,
         func: OpOverload,
@@ -158,6 +168,7 @@ class Tape(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        self._keep_dynamo_off()
         kwargs = kwargs or {}
         if self._off:
             return func(*args, **kwargs)
@@ -269,6 +280,23 @@ class Tape(TorchDispatchMode):
             if name not in self.literals | self.written.keys() and _storage(constant) in targets:
                 with torch.no_grad():
                     self.written[name] = constant.detach().clone()
+
+
+class _Shielded(Tape):
+    """A tape whose own code is never compiled: for where dynamo is there to do so."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def reads_of_cotangents(tape: Tape) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from pullback.sparse.detect import detect, linear_by_rule
 from pullback.sparse.graph import Meta
 from pullback.sparse.rules.movement import is_dense
 
-from .harness import calls, check, linear_tensors, rule_of
+from .harness import calls, check, graph_of, linear_tensors, rule_of
 
 aten = torch.ops.aten
 F64 = torch.float64
@@ -143,3 +145,24 @@ def test_dense_means_that_the_elements_fill_their_memory(tensor: torch.Tensor, d
 def test_complex_numbers_out_of_pairs_depend_on_both(shape: tuple[int, ...]) -> None:
     found = check(lambda v: torch.view_as_complex(v), [shape], draws=1)
     assert "aten.view_as_complex.default" in calls(found)
+
+
+def test_what_stands_where_is_kept_and_what_it_relies_on_told_again() -> None:
+    index = torch.tensor([3, 0, 0, 2])
+    graph = graph_of(lambda v, i: v[i].flip(0), [torch.rand(4)], [index], guarded=[0])
+    first, second = (detect("test", graph) for _ in range(2))
+    assert first.relied == second.relied == {"other0"}
+    assert first.pattern == second.pattern
+    picked, flipped = graph.moves.values()
+    assert picked[0].tolist() == [4, 1, 1, 3]
+    assert flipped[0].tolist() == [4, 3, 2, 1]
+
+
+def test_linear_by_rule_means_all_linear_arguments_together() -> None:
+    def linear(f: Callable[..., Any]) -> bool:
+        return linear_by_rule(graph_of(f, [torch.rand(4)], [torch.rand(4)]))
+
+    assert linear(lambda v, w: (v.roll(1) * w - 2 * v).cumsum(0))
+    assert not linear(lambda v, w: v * v * w)
+    assert not linear(lambda v, w: v.clamp(max=0.5))
+    assert not linear(lambda v, w: torch.where(v > 0, v, w))
