@@ -15,30 +15,35 @@ from torch import Tensor
 
 from .lift import kernels
 from .lift.factor import Terms
+from .lift.pairs import Pairs
 
 # Entries that one thread gets through in the time that handing work to others takes.
 BLOCK = 400_000
 _KERNEL_DTYPES = (torch.float32, torch.float64)
 Run = Callable[[Tensor], Tensor]
+Fill = Callable[[int, int, Any, Any], None]
 
 
 class Assembler:
     """``values = assembler(f)`` for one dtype and device, with ``f`` of ``size`` entries.
 
-    ``form`` is "in order" (f is the values), "gather" (each value is an entry of f), "pick" (a
-    weighed entry of f and a constant), "sums" (a run of weighed entries), "pick onto template" and
-    "sums onto template" (the same where most entries are constant), "blocks" (the same sums again
-    and again, as for the samples of a batch: one matrix product), or "index_add", which does as
-    much as "sums" where no kernel is compiled for the dtype or the device.
+    ``form`` is "in order" (f is the values), "permuted" (f with its dims in another order),
+    "gather" (each value is an entry of f), "pick" (a weighed entry of f and a constant), "sums" (a
+    run of weighed entries), "pick onto template" and "sums onto template" (the same where most
+    entries are constant), "blocks" (the same sums again and again, as for the samples of a batch:
+    one matrix product), or "index_add", which does as much as "sums" where no kernel is compiled
+    for the dtype or the device.
     """
 
     def __init__(self, terms: Terms, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.nnz = terms.starts.size - 1
         self._dtype, self._device = dtype, device
         self._counts = np.diff(terms.starts)
+        self._dims: list[tuple[int, int]] = []
         self.form = self._form(terms, size)
         make: dict[str, Callable[[Terms], Run]] = {
             "in order": lambda terms: lambda flat: flat,
+            "permuted": self._permuted,
             "gather": self._gather,
             "pick": self._pick,
             "pick onto template": self._pick_onto,
@@ -59,6 +64,9 @@ class Assembler:
         plain = single and terms.weights is None and terms.template is None
         if plain and self.nnz == size and bool((terms.sources == np.arange(size)).all()):
             return "in order"
+        if plain and self.nnz == size and (dims := _dims(terms.sources)) is not None:
+            self._dims = dims
+            return "permuted"
         if self._device.type != "cpu" or self._dtype not in _KERNEL_DTYPES:
             return "index_add"
         if plain:
@@ -69,22 +77,47 @@ class Assembler:
             return "sums" if terms.blocks is None else "blocks"
         return "pick onto template" if most == 1 else "sums onto template"
 
+    @property
+    def is_traceable(self) -> bool:
+        """Whether a compiler may see through it: it is made of torch's own calls."""
+        return self.form in ("in order", "permuted")
+
+    def _permuted(self, terms: Terms) -> Run:
+        order = sorted(range(len(self._dims)), key=lambda d: -self._dims[d][1])
+        shape = [self._dims[d][0] for d in order]
+        back = [order.index(d) for d in range(len(order))]
+        return lambda flat: flat.view(shape).permute(back).reshape(-1)
+
     def _gather(self, terms: Terms) -> Run:
-        return self._filled(kernels.gather, terms.sources)
+        sources = _unsigned(terms.sources)
+        return self._filled(lambda a, b, f, out: kernels.gather(sources[a:b], f, out))
 
     def _pick(self, terms: Terms) -> Run:
         template = np.zeros(self.nnz) if terms.template is None else terms.template
-        return self._filled(kernels.pick, terms.sources, *self._coded(_weights(terms), template))
+        sources = _unsigned(terms.sources)
+        codes, weights, added = self._coded(_weights(terms), template)
+        return self._filled(
+            lambda a, b, f, out: kernels.pick(sources[a:b], codes[a:b], weights, added, f, out)
+        )
 
     def _pick_onto(self, terms: Terms) -> Run:
         assert terms.template is not None
-        places = np.flatnonzero(self._counts).astype(np.int32)
-        coded = self._coded(_weights(terms), terms.template[places])
-        return self._written(terms.template, kernels.pick_at, places, terms.sources, *coded)
+        places, sources = _unsigned(np.flatnonzero(self._counts)), _unsigned(terms.sources)
+        codes, weights, added = self._coded(_weights(terms), terms.template[places])
+        return self._written(
+            terms.template,
+            places.size,
+            lambda a, b, f, out: kernels.pick_at(
+                places[a:b], sources[a:b], codes[a:b], weights, added, f, out
+            ),
+        )
 
     def _sums(self, terms: Terms) -> Run:
+        starts, sources = _unsigned(terms.starts), _unsigned(terms.sources)
         codes, weights = self._coded(_weights(terms))
-        return self._filled(kernels.add_up, terms.starts, terms.sources, codes, weights)
+        return self._filled(
+            lambda a, b, f, out: kernels.add_up(starts[a : b + 1], sources, codes, weights, f, out)
+        )
 
     def _by_blocks(self, terms: Terms) -> Run:
         assert terms.blocks is not None
@@ -98,38 +131,30 @@ class Assembler:
 
     def _sums_onto(self, terms: Terms) -> Run:
         assert terms.template is not None
-        places = np.flatnonzero(self._counts).astype(np.int32)
-        starts = np.concatenate([[0], np.cumsum(self._counts[places])]).astype(np.int32)
-        coded = self._coded(_weights(terms))
+        places, sources = _unsigned(np.flatnonzero(self._counts)), _unsigned(terms.sources)
+        starts = _unsigned(np.concatenate([[0], np.cumsum(self._counts[places])]))
+        codes, weights = self._coded(_weights(terms))
         return self._written(
-            terms.template, kernels.add_up_at, places, starts, terms.sources, *coded
+            terms.template,
+            places.size,
+            lambda a, b, f, out: kernels.add_up_at(
+                places[a:b], starts[a : b + 1], sources, codes, weights, f, out
+            ),
         )
 
-    def _filled(self, kernel: Any, *arrays: Any) -> Run:
-        nnz, dtype = self.nnz, self._dtype
-
+    def _filled(self, fill: Fill) -> Run:
         def run(flat: Tensor) -> Tensor:
-            out = torch.empty(nnz, dtype=dtype)
-            source, target = flat.numpy(), out.numpy()
-            if nnz <= BLOCK:
-                kernel(0, nnz, *arrays, source, target)
-            else:
-                in_blocks(nnz, lambda a, b: kernel(a, b, *arrays, source, target))
-            return out
+            return filled(self.nnz, self._dtype, flat.numpy(), fill)
 
         return run
 
-    def _written(self, template: Any, kernel: Any, *arrays: Any) -> Run:
+    def _written(self, template: Any, count: int, write: Fill) -> Run:
         whole = torch.from_numpy(self._own(template))
-        count = arrays[0].size
 
         def run(flat: Tensor) -> Tensor:
             out = whole.clone()
             source, target = flat.numpy(), out.numpy()
-            if count <= BLOCK:
-                kernel(0, count, *arrays, source, target)
-            else:
-                in_blocks(count, lambda a, b: kernel(a, b, *arrays, source, target))
+            in_blocks(count, lambda a, b: write(a, b, source, target))
             return out
 
         return run
@@ -154,18 +179,57 @@ class Assembler:
         return run
 
     def _coded(self, *columns: Any) -> tuple[Any, ...]:
-        """The columns as short codes and a table: they hold few different numbers, and reading
-        them is what an assembly takes its time with."""
-        if all(c.size and (c == c[0]).all() for c in columns):
-            codes = np.zeros(columns[0].size, dtype=np.uint8)
-            return codes, *(self._own(c[:1]) for c in columns)
-        found, codes = _distinct(columns)
-        kind = np.uint8 if len(found) <= 256 else np.uint16 if len(found) <= 65_536 else np.int32
-        return codes.astype(kind), *(self._own(found[:, k]) for k in range(len(columns)))
+        return coded(self._dtype, *columns)
 
     def _own(self, array: Any) -> Any:
-        kind = np.float32 if self._dtype is torch.float32 else np.float64
-        return np.ascontiguousarray(array, dtype=kind)
+        return _own(self._dtype, array)
+
+
+def coded(dtype: torch.dtype, *columns: Any) -> tuple[Any, ...]:
+    """The columns as short codes and a table for each: they hold few different numbers, and reading
+    them is what an assembly takes its time with."""
+    if all(c.size and (c == c[0]).all() for c in columns):
+        codes = np.zeros(columns[0].size, dtype=np.uint8)
+        return codes, *(_own(dtype, c[:1]) for c in columns)
+    found, codes = _distinct(columns)
+    kind = np.uint8 if len(found) <= 256 else np.uint16 if len(found) <= 65_536 else np.int32
+    return codes.astype(kind), *(_own(dtype, found[:, k]) for k in range(len(columns)))
+
+
+def _own(dtype: torch.dtype, array: Any) -> Any:
+    kind = np.float32 if dtype is torch.float32 else np.float64
+    return np.ascontiguousarray(array, dtype=kind)
+
+
+_DIMS_AT_MOST = 5
+
+
+def _dims(sources: Any) -> list[tuple[int, int]] | None:
+    """The (size, stride) of each dim, if ``sources`` walks over a dense array with its dims in some
+    order; else None."""
+    found: list[tuple[int, int]] = []
+    rest = sources.astype(np.int64)
+    while rest.size > 1:
+        stride = int(rest[1] - rest[0])
+        breaks = np.flatnonzero(np.diff(rest) != stride)
+        size = int(breaks[0]) + 1 if breaks.size else rest.size
+        if stride < 1 or rest.size % size or len(found) == _DIMS_AT_MOST:
+            return None
+        table = rest.reshape(-1, size)
+        if not (table - table[:, :1] == stride * np.arange(size)).all():
+            return None
+        found.append((size, stride))
+        rest = table[:, 0]
+    reach = 1
+    for size, stride in sorted(found, key=lambda d: d[1]):
+        if stride != reach:
+            return None
+        reach *= size
+    return found[::-1] if reach == sources.size and not (rest.size and rest[0]) else None
+
+
+def _unsigned(indices: Any) -> Any:
+    return np.ascontiguousarray(indices, dtype=np.uint32)
 
 
 def _weights(terms: Terms) -> Any:
@@ -180,6 +244,36 @@ def _distinct(columns: tuple[Any, ...]) -> tuple[Any, Any]:
         codes = codes * values.size + which
     _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
     return np.stack([column[first] for column in columns], axis=1), codes
+
+
+class PairAssembler:
+    """``values = assembler(f, g)`` from the products of two factors that are multiplied out."""
+
+    form = "products"
+
+    def __init__(self, pairs: Pairs, dtype: torch.dtype) -> None:
+        self._starts = _unsigned(pairs.starts)
+        self._first, self._second = _unsigned(pairs.first), _unsigned(pairs.second)
+        self._codes, self._weights = coded(dtype, pairs.weights)
+        self._nnz, self._dtype = pairs.starts.size - 1, dtype
+
+    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
+        g, starts = right.numpy(), self._starts
+        read = (self._first, self._second, self._codes, self._weights)
+
+        def fill(a: int, b: int, f: Any, out: Any) -> None:
+            first, second, codes, weights = read
+            kernels.add_products(starts[a : b + 1], first, second, codes, weights, f, g, out)
+
+        return filled(self._nnz, self._dtype, left.numpy(), fill)
+
+
+def filled(count: int, dtype: torch.dtype, flat: Any, fill: Fill) -> Tensor:
+    """A new vector, written by ``fill(first, last, flat, out[first:last])`` part by part."""
+    out = torch.empty(count, dtype=dtype)
+    target = out.numpy()
+    in_blocks(count, lambda a, b: fill(a, b, flat, target[a:b]))
+    return out
 
 
 def multiply(

@@ -18,11 +18,13 @@ _CALL = 2_500.0
 _BATCHED_CALL = 12_000.0
 _ELEMENT = 0.8
 _FLOP = 0.06
+_CONVOLVED = 0.15
 _SEED = 0.4
 _TERM = 1.3
 _ENTRY = 0.6
 _GATHERED = 1.2
-_MULTIPLIED = 1.6
+_MULTIPLIED = 4.0
+_PAIR = 2.5
 _VIEWS = frozenset(
     "view _unsafe_view reshape expand slice select squeeze unsqueeze t transpose permute getitem "
     "diagonal unbind split split_with_sizes as_strided view_as_real view_as_complex alias".split()
@@ -55,7 +57,7 @@ def _size(graph: PullbackGraph, node: fx.Node) -> float:
     if name in _CONVOLUTIONS:
         weight = inputs[-1] if name == "convolution" else inputs[min(2, len(inputs) - 1)]
         per_output = _numel(weight) / max(weight.shape[0], 1) if isinstance(weight, Meta) else 1
-        return whole + _FLOP * 2 * out * per_output
+        return whole + _CONVOLVED * 2 * out * per_output
     return whole
 
 
@@ -75,7 +77,14 @@ def gathering(entries: int) -> float:
 
 def adding(terms: int, entries: int) -> float:
     """Of adding up weighed terms."""
+    if terms == entries:
+        return gathering(entries)
     return _TERM * terms + _ENTRY * entries
+
+
+def adding_products(pairs: int, entries: int) -> float:
+    """Of adding up products of two entries."""
+    return _PAIR * pairs + _ENTRY * entries
 
 
 def multiplying(pairs: int, entries: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from .. import _checks
 from .._engines import climb_down
-from .assemble import Assembler, multiply
+from .assemble import Assembler, PairAssembler, multiply
 from .captured import Captured, without_autocast
 from .compiled import Compiled, NotCompiled, compiled
 from .graph import Meta, PullbackGraph, extract, ignores_values
@@ -35,8 +36,11 @@ class LiftedRun:
         self._device = graph.cotangents[0].meta.device
         self.reasons: list[str] = []
         self._compiled: Compiled | None = None
+        self._inside = False  # whether what is compiled assembles the values, too
+        ones = (False,) * len(lift.factors) if lift.pairs is None else lift.pairs.ones
         self._parts = [
-            _Part(captured, factor, dtype, self._device, self.reasons) for factor in lift.factors
+            _Part(captured, factor, dtype, self._device, self.reasons, with_one=one)
+            for factor, one in zip(lift.factors, ones, strict=True)
         ]
         handed = dict.fromkeys(n for part in self._parts for n in part.reads)
         self._handed = list(handed)
@@ -50,14 +54,19 @@ class LiftedRun:
             ],
             (*handed, *graph.results[len(graph.primals) + graph.num_outputs :]),
         )
+        self._pairs = None if lift.pairs is None else PairAssembler(lift.pairs, dtype)
         self._chain = [
             (_ends(a.pattern), _ends(b.pattern), _ends(product), product.shape[1])
-            for a, b, product in _multiplied(lift)
+            for a, b, product in ([] if lift.pairs is not None else _multiplied(lift))
         ]
 
     def values(self, tensors: Sequence[Tensor], chunk_size: int) -> tuple[Tensor, list[Tensor]]:
         """The values, shape ``(nnz,)``, and the tensors of aux."""
         results = self._results(tensors, chunk_size)
+        if self._pairs is not None:
+            return self._pairs(results[0], results[1]), list(results[2:])
+        if self._inside and self._compiled is not None:
+            return results[0], list(results[1:])
         found = [p.assembler(flat) for p, flat in zip(self._parts, results, strict=False)]
         product = found[0]
         for (a, b, pattern, width), values in zip(self._chain, found[1:], strict=True):
@@ -87,9 +96,15 @@ class LiftedRun:
             results = self._forward(*given)
             at = dict(zip(self._handed, results, strict=False))
             flat = [part.products(at, None) for part in self._parts]
+            if self._inside:
+                flat = [self._parts[0].assembler(flat[0])]
             return (*flat, *results[len(self._handed) :])
 
+        self._inside = self._pairs is None and all(p.assembler.is_traceable for p in self._parts)
+        self._inside &= len(self._parts) == 1
         try:
+            if any(_is_complex(meta) for meta in self._captured.graph.metas.values()):
+                raise NotCompiled("no code is generated for complex numbers")
             if any(part.most_products > chunk_size for part in self._parts):
                 raise NotCompiled("its products do not fit into one chunk")
             plain = [t.detach() for t in tensors]
@@ -104,6 +119,8 @@ class LiftedRun:
     @property
     def forms(self) -> list[str]:
         """How each factor's values are put together."""
+        if self._pairs is not None:
+            return [self._pairs.form]
         return [part.assembler.form for part in self._parts]
 
 
@@ -130,7 +147,7 @@ class _Part:
 
     def __init__(
         self, captured: Captured, factor: Factor, dtype: torch.dtype, device: torch.device,
-        reasons: list[str],
+        reasons: list[str], *, with_one: bool,
     ) -> None:  # fmt: skip
         graph = captured.graph
         nodes = graph.nodes
@@ -145,15 +162,20 @@ class _Part:
         self._transposed: fx.GraphModule | None = None
         length = self._split.rows * sum(map(reals, self._ends))
         length += self._split.columns * sum(map(reals, self._metas))
-        self.assembler = Assembler(factor.terms, length, dtype, device)
+        self._terms, self._length, self._with_one = factor.terms, length, with_one
         self._seeds: dict[bool, list[Tensor]] = {}
+
+    @cached_property
+    def assembler(self) -> Assembler:
+        return Assembler(self._terms, self._length, self._dtype, self._device)
 
     @property
     def most_products(self) -> int:
         return max(self._split)
 
     def products(self, at: dict[fx.Node, Any], chunk_size: int | None) -> Tensor:
-        """All products, one after the other; ``chunk_size`` None is one batch, without a net."""
+        """All products, one after the other, and 1 behind them where that is asked for;
+        ``chunk_size`` None is one batch, without a net."""
         handed = [at[n] for n in self.reads]
         found = []
         if self._split.rows:
@@ -166,6 +188,8 @@ class _Part:
         flat = [f.reshape(-1) for f in found]
         if not flat:
             return torch.zeros(0, dtype=self._dtype, device=self._device)
+        if self._with_one:
+            flat.append(torch.ones(1, dtype=self._dtype, device=self._device))
         whole = flat[0] if len(flat) == 1 else torch.cat(flat)
         return whole.to(self._dtype)
 
@@ -283,6 +307,11 @@ def _seed(marks: Tensor, meta: Meta) -> Tensor:
         return marks.to(meta.dtype).reshape(count, *meta.shape)
     real = marks.to(torch.empty(0, dtype=meta.dtype).real.dtype)
     return torch.view_as_complex(real.reshape(count, *meta.shape, 2).contiguous())
+
+
+def _is_complex(meta: Any) -> bool:
+    parts = [meta] if isinstance(meta, Meta) else meta or ()
+    return any(isinstance(m, Meta) and m.dtype.is_complex for m in parts)
 
 
 def _side_by_side(found: Sequence[Tensor], count: int) -> Tensor:

@@ -30,6 +30,7 @@ from .factor import (
     terms_of,
     with_blocks,
 )
+from .pairs import Pairs, pairs_of
 from .settled import Settled
 from .spec import Factor, Lift
 
@@ -83,6 +84,15 @@ class Way:
         return [math.prod(shape[:k]) for shape in shapes for k in range(1, len(shape))]
 
     @cached_property
+    def multiplied_out(self) -> Pairs | None:
+        sizes = [
+            rows * core.pattern.shape[1] + columns * core.pattern.shape[0]
+            for core in self.cores
+            for rows, columns in [core.choice.coloring.split]
+        ]
+        return pairs_of(self.assembly, self.patterns, sizes, self.whole)
+
+    @cached_property
     def _adding(self) -> float:
         """Of putting the values together. Blocks are looked for where there are many terms."""
         nnz = self.whole.nnz
@@ -120,13 +130,22 @@ class Way:
 
     @cached_property
     def cost(self) -> float:
-        total = self._adding
+        total = self._assembling
         for piece, core in zip(self.pieces, self.cores, strict=True):
             count, (rows, columns) = core.num_products, core.pattern.shape
             total += cost.work(self.graph, piece.varying, count)
             total += cost.seeding(count, rows) + cost.seeding(count, columns)
+        return total
+
+    @property
+    def _assembling(self) -> float:
+        nnz = self.whole.nnz
+        if len(self.pieces) == 2 and (pairs := self.multiplied_out) is not None:
+            return cost.adding_products(pairs.first.size, nnz)
         entries = [p.nnz for p in self.products] if self.pairs else []
-        return total + sum(cost.multiplying(n, e) for n, e in zip(self.pairs, entries, strict=True))
+        return self._adding + sum(
+            cost.multiplying(n, e) for n, e in zip(self.pairs, entries, strict=True)
+        )
 
 
 class Lifter:
@@ -212,7 +231,7 @@ class Lifter:
                 way.ends, way.cores, way.assembly, way.patterns, strict=True
             )
         ]
-        products = tuple(way.products)
+        products = () if way.multiplied_out is not None or not way.pairs else tuple(way.products)
         if products and self._pattern.missing(products[-1]) is not None:
             raise Declined("a product of its factors falls outside of the pattern")
         if products:
@@ -222,7 +241,7 @@ class Lifter:
             for name in sorted(self._settled.facts)
             if name in self._tensors
         }
-        return Lift(tuple(factors), products, self._key, facts)
+        return Lift(tuple(factors), products, self._key, way.multiplied_out, facts)
 
 
 def _terms(ends: Ends, core: Core) -> int:

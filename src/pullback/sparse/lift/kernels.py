@@ -191,41 +191,43 @@ def multiply_rows(
             sums[cols[e]] = 0
 
 
+# The loops below run at every call. Their index arrays are unsigned (a signed index may be counted
+# from the end, and every read would have to ask), and they start at 0: callers cut the arrays.
+
+
 @njit(cache=True, nogil=True)
-def gather(first: int, last: int, sources: Ints, flat: Floats, out: Floats) -> None:
-    for e in range(first, last):
+def gather(sources: Ints, flat: Floats, out: Floats) -> None:
+    for e in range(out.size):
         out[e] = flat[sources[e]]
 
 
 @njit(cache=True, nogil=True)
 def pick(
-    first: int, last: int, sources: Ints, codes: Ints, weights: Floats, added: Floats,
-    flat: Floats, out: Floats,
-) -> None:  # fmt: skip
+    sources: Ints, codes: Ints, weights: Floats, added: Floats, flat: Floats, out: Floats
+) -> None:
     """One weighed entry of ``flat`` each; the code of an entry says which weight, and what is
     added."""
-    for e in range(first, last):
+    for e in range(out.size):
         code = codes[e]
         out[e] = added[code] + weights[code] * flat[sources[e]]
 
 
 @njit(cache=True, nogil=True)
 def pick_at(
-    first: int, last: int, places: Ints, sources: Ints, codes: Ints, weights: Floats,
-    added: Floats, flat: Floats, out: Floats,
+    places: Ints, sources: Ints, codes: Ints, weights: Floats, added: Floats, flat: Floats,
+    out: Floats,
 ) -> None:  # fmt: skip
     """``pick`` for some places of ``out``."""
-    for r in range(first, last):
+    for r in range(places.size):
         code = codes[r]
         out[places[r]] = added[code] + weights[code] * flat[sources[r]]
 
 
 @njit(cache=True, nogil=True)
 def add_up(
-    first: int, last: int, starts: Ints, sources: Ints, codes: Ints, weights: Floats,
-    flat: Floats, out: Floats,
-) -> None:  # fmt: skip
-    for e in range(first, last):
+    starts: Ints, sources: Ints, codes: Ints, weights: Floats, flat: Floats, out: Floats
+) -> None:
+    for e in range(out.size):
         total = 0.0  # in double precision: a long sum in float32 would lose digits
         for k in range(starts[e], starts[e + 1]):
             total += weights[codes[k]] * flat[sources[k]]
@@ -234,12 +236,74 @@ def add_up(
 
 @njit(cache=True, nogil=True)
 def add_up_at(
-    first: int, last: int, places: Ints, starts: Ints, sources: Ints, codes: Ints,
-    weights: Floats, flat: Floats, out: Floats,
+    places: Ints, starts: Ints, sources: Ints, codes: Ints, weights: Floats, flat: Floats,
+    out: Floats,
 ) -> None:  # fmt: skip
     """``add_up`` onto what stands at some places of ``out``."""
-    for r in range(first, last):
+    for r in range(places.size):
         total = np.float64(out[places[r]])
         for k in range(starts[r], starts[r + 1]):
             total += weights[codes[k]] * flat[sources[k]]
         out[places[r]] = total
+
+
+@njit(cache=True, nogil=True)
+def add_products(
+    starts: Ints, first: Ints, second: Ints, codes: Ints, weights: Floats, left: Floats,
+    right: Floats, out: Floats,
+) -> None:  # fmt: skip
+    """Runs of weighed products of an entry of ``left`` and one of ``right``."""
+    for e in range(out.size):
+        total = 0.0
+        for k in range(starts[e], starts[e + 1]):
+            total += weights[codes[k]] * left[first[k]] * right[second[k]]
+        out[e] = total
+
+
+@njit(cache=True, nogil=True)
+def count_pairs(
+    a_ptr: Ints, a: Ints, a_starts: Ints, b_ptr: Ints, b: Ints, b_starts: Ints,
+    ptr: Ints, cols: Ints, width: int, counts: Ints,
+) -> None:  # fmt: skip
+    """How many products of a term of the first factor and one of the second each entry adds up.
+
+    The terms of the entries of each factor are given by where their runs start.
+    """
+    place = np.full(width, -1, dtype=np.int64)
+    for i in range(ptr.size - 1):
+        for e in range(ptr[i], ptr[i + 1]):
+            place[cols[e]] = e
+        for p in range(a_ptr[i], a_ptr[i + 1]):
+            terms = a_starts[p + 1] - a_starts[p]
+            for q in range(b_ptr[a[p]], b_ptr[a[p] + 1]):
+                e = place[b[q]]
+                if e >= 0:
+                    counts[e + 1] += terms * (b_starts[q + 1] - b_starts[q])
+        for e in range(ptr[i], ptr[i + 1]):
+            place[cols[e]] = -1
+
+
+@njit(cache=True, nogil=True)
+def fill_pairs(
+    a_ptr: Ints, a: Ints, a_starts: Ints, a_sources: Ints, a_weights: Floats, b_ptr: Ints,
+    b: Ints, b_starts: Ints, b_sources: Ints, b_weights: Floats, ptr: Ints, cols: Ints,
+    width: int, starts: Ints, first: Ints, second: Ints, weights: Floats,
+) -> None:  # fmt: skip
+    """The products of ``count_pairs``; ``starts`` is left holding where each run ends."""
+    place = np.full(width, -1, dtype=np.int64)
+    for i in range(ptr.size - 1):
+        for e in range(ptr[i], ptr[i + 1]):
+            place[cols[e]] = e
+        for p in range(a_ptr[i], a_ptr[i + 1]):
+            for q in range(b_ptr[a[p]], b_ptr[a[p] + 1]):
+                e = place[b[q]]
+                if e < 0:
+                    continue
+                for k in range(a_starts[p], a_starts[p + 1]):
+                    for m in range(b_starts[q], b_starts[q + 1]):
+                        first[starts[e]] = a_sources[k]
+                        second[starts[e]] = b_sources[m]
+                        weights[starts[e]] = a_weights[k] * b_weights[m]
+                        starts[e] += 1
+        for e in range(ptr[i], ptr[i + 1]):
+            place[cols[e]] = -1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..coloring import Coloring
 from ..pattern import SparsityPattern
 from .factor import Terms
+from .pairs import Pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class Factor:
 @dataclass(frozen=True, eq=False)
 class Lift:
     """``J = G_1 G_2 ... G_K``; ``products[k]`` is the pattern of the first ``k + 2`` factors.
+    ``pairs``, if given, multiplies two factors out.
 
     It holds for graphs of one ``key``, and while the floating point tensors in ``facts`` (name to
     digest) keep their content.
@@ -37,6 +39,7 @@ class Lift:
     factors: tuple[Factor, ...]
     products: tuple[SparsityPattern, ...]
     key: str
+    pairs: Pairs | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -46,6 +49,8 @@ class Lift:
     @property
     def index_bytes(self) -> int:
         """Of the arrays that are kept beside the pattern of the whole."""
+        if self.pairs is not None:
+            return self.pairs.nbytes
         inner = [f.pattern for f in self.factors[:-1]] + list(self.products[:-1])
         if len(self.factors) > 1:
             inner.append(self.factors[-1].pattern)
