@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from torch.fx import Node
 
 from pullback.sparse.lift.settled import Settled

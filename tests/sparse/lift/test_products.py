@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-from torch.nn import functional as F
 from torch.testing import assert_close
 
 import pullback as pb
