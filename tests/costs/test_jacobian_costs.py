@@ -70,8 +70,12 @@ def test_the_run_counter_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_replay_never_runs_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
     jac = pb.jacobian(differences, layout=torch.sparse_csr)
     jac(X)
-    assert jac.engine == "replay"
+    assert jac.engine == "lifted replay"
     assert runs_of(monkeypatch, lambda: [jac(X.flip(0)), jac(X), jac(2 * X)]) == 0
+    plain = pb.jacobian(differences, plan=pb.plan_jacobian(differences, X, lift=False))
+    plain(X)
+    assert plain.engine == "replay"
+    assert runs_of(monkeypatch, lambda: [plain(X.flip(0)), plain(X), plain(2 * X)]) == 0
 
 
 @pytest.mark.parametrize("chunk", [1, 2, None])
@@ -159,7 +163,7 @@ def arrow(x: Tensor) -> Tensor:
 def test_a_call_takes_the_products_of_the_plan_and_no_more(
     func: Callable[..., Any], mode: str, chunk: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = pb.plan_jacobian(func, X, mode=mode)
+    plan = pb.plan_jacobian(func, X, mode=mode, lift=False)
     jac = pb.jacobian(func, plan=plan, chunk_size=chunk)
     jac(X)
     with (
@@ -176,11 +180,26 @@ def test_a_sparse_jacobian_takes_fewer_products_than_a_dense_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x = torch.rand(300, dtype=torch.float64)
-    jac = pb.jacobian(differences, layout=torch.sparse_csr)
+    jac = pb.jacobian(differences, plan=pb.plan_jacobian(differences, x, lift=False))
     jac(x)
     with counting(monkeypatch, products.Replay, "rev") as back:
         jac(2 * x)
     assert sum(len(args[1]) for args, _ in back) == 2
+
+
+@pytest.mark.parametrize("mode", ["rev", "fwd"])
+def test_a_lifted_call_works_nothing_out_again(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = pb.plan_jacobian(differences, X, mode=mode, lift=True)
+    with counting(monkeypatch, session, "lift_of") as lifts:
+        jac = pb.jacobian(differences, plan=plan)
+        jac(X)
+        with (
+            counting(monkeypatch, products.Replay, "rev") as back,
+            counting(monkeypatch, products.Replay, "fwd") as along,
+        ):
+            jac(2 * X)
+            jac(X)
+    assert (lifts, back, along) == ([], [], [])
 
 
 def test_planning_captures_once(monkeypatch: pytest.MonkeyPatch) -> None:

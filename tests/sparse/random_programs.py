@@ -114,6 +114,7 @@ class Verdict:
     text: str = ""
     claimed: float = 0.0
     pessimistic: tuple[str, ...] = ()
+    lifted: bool = False
 
 
 def dense(program: RandomProgram, point: int, seed: int) -> Tensor:
@@ -170,15 +171,20 @@ def _values_hold(program: RandomProgram, verdict: Verdict) -> Verdict:
     inputs, func = program.inputs(0), program.func
     argnums = tuple(range(len(inputs)))
     torch.manual_seed(7)
-    jac = pb.jacobian(func, argnums=argnums, layout=torch.sparse_csr)
+    jacs = {"": pb.jacobian(func, argnums=argnums, layout=torch.sparse_csr)}
+    for lift in (True, False):
+        plan = pb.plan_jacobian(func, *inputs, argnums=argnums, lift=lift)
+        jacs[f", lift={lift}"] = pb.jacobian(func, argnums=argnums, plan=plan)
+        verdict.lifted |= plan.lifted
     for point, seed in ((0, 7), (1, 8)):
-        torch.manual_seed(seed)
-        found = jac(*program.inputs(point)).to_dense()
         truth = dense(program, point, seed)
-        if found.shape != truth.shape or not torch.allclose(
-            found, truth, rtol=1e-6, atol=1e-6 * (1 + float(truth.abs().max()))
-        ):
-            return Verdict("wrong values", f"at point {point}")
+        for how, jac in jacs.items():
+            torch.manual_seed(seed)
+            found = jac(*program.inputs(point)).to_dense()
+            if found.shape != truth.shape or not torch.allclose(
+                found, truth, rtol=1e-6, atol=1e-6 * (1 + float(truth.abs().max()))
+            ):
+                return Verdict("wrong values", f"at point {point}{how}")
     return verdict
 
 
@@ -195,12 +201,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reasons: Counter[str] = Counter()
     used: Counter[str] = Counter()
     claimed: list[float] = []
+    lifted = 0
     for seed in range(options.seed, options.seed + options.count):
         program = random_program(seed)
         used.update(set(program.names))
         verdict = judge(program)
         kinds[verdict.kind] += 1
         claimed += [verdict.claimed] * (verdict.kind == "held")
+        lifted += verdict.lifted
         reasons.update(verdict.pessimistic)
         if verdict.kind in ("not captured", "refused"):
             reasons[f"{verdict.kind}: {verdict.text}"] += 1
@@ -208,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{verdict.kind}: {verdict.text}")
         if options.show or verdict.kind in ("missed", "wrong values", "crashed"):
             print(program)
+    print(f"{lifted} programs can be lifted")
     _summary(kinds, reasons, used, claimed, time.monotonic() - began)
     return int(any(kinds[k] for k in ("missed", "wrong values", "crashed")))
 

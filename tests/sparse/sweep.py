@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+import pullback as pb
 from pullback.sparse.arguments import Arguments, arguments_for, as_real
 from pullback.sparse.capture import NotCaptured, capture
 from pullback.sparse.detect import RULE_FAILED, detect
@@ -59,7 +60,9 @@ class Outcome:
     shown: int = 0
     claimed: int = 0
     size: int = 0
+    lifted: int = 0
     missed: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     crashed: list[str] = field(default_factory=list)
     not_captured: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -67,7 +70,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        return bool(self.missed or self.crashed)
+        return bool(self.missed or self.wrong or self.crashed)
 
 
 def operators(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
@@ -171,8 +174,9 @@ def points_of(primals: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     yield [perturbed(t) for t in shuffled]
 
 
-def examine(sample: Sample, outcome: Outcome) -> None:
-    """Add one sample's pattern, held against dense autograd at three points, to ``outcome``."""
+def examine(sample: Sample, outcome: Outcome, lifts: int = 5) -> None:
+    """Add one sample's pattern, held against dense autograd at three points, to ``outcome``; its
+    values, too, while fewer than ``lifts`` samples were lifted."""
     inputs = [t.detach().clone() for t in sample.inputs]
     arguments = arguments_for("sweep", inputs, tuple(range(len(inputs))))
     try:
@@ -213,19 +217,72 @@ def examine(sample: Sample, outcome: Outcome) -> None:
         missed = int((truth & ~claimed).sum())
         if missed:
             outcome.missed.append(f"{sample.label}: {missed} entries at point {place}")
+    if everywhere and outcome.lifted < lifts:
+        examine_lifted(sample, arguments, outcome)
     outcome.shown += int(shown.sum())
     outcome.claimed += int(claimed.sum())
     outcome.size += claimed.size
 
 
-def sweep_one(label: str, op: Any, dtype: torch.dtype = torch.float64, most: int = 5) -> Outcome:
+def dense_jacobian(
+    arguments: Arguments, func: Callable[..., Any], primals: Sequence[Tensor]
+) -> Tensor:
+    """A row per real output element, by one product each."""
+    leaves = [t.detach().clone().requires_grad_() for t in primals]
+    torch.manual_seed(1)
+    outputs = [as_real(t) for t in pytree.tree_leaves(arguments.call(func, leaves, []))]
+    rows = []
+    for output in outputs:
+        for entry in output.reshape(-1).unbind():
+            found = torch.autograd.grad(
+                entry, leaves, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            rows.append(torch.cat([g.reshape(-1) for g in found]))
+    return torch.stack(rows)
+
+
+def examine_lifted(sample: Sample, arguments: Arguments, outcome: Outcome) -> None:
+    """A lifted matrix, where the operator can be lifted, against dense autograd at two points."""
+    argnums = tuple(range(len(sample.inputs)))
+    torch.manual_seed(1)
+    plan = pb.plan_jacobian(sample.func, *sample.inputs, argnums=argnums, lift=True)
+    if not plan.lifted:
+        return
+    outcome.lifted += 1
+    jac = pb.jacobian(sample.func, argnums, plan=plan)
+    for place, primals in enumerate(list(points_of(arguments.primals))[:2]):
+        try:
+            truth = dense_jacobian(arguments, sample.func, primals)
+        except RuntimeError:
+            continue
+        torch.manual_seed(1)
+        found = jac(*_as_given(sample, primals)).to_dense()
+        # Where a product is not finite, zeros of others may not be what they are on their own.
+        usable = truth.isfinite() & found.isfinite()
+        found, truth = found[usable], truth[usable]
+        scale = 1 + float(truth.abs().amax()) if truth.numel() else 1.0
+        if not torch.allclose(found, truth, rtol=1e-6, atol=1e-6 * scale):
+            outcome.wrong.append(f"{sample.label}: lifted values at point {place}")
+
+
+def _as_given(sample: Sample, primals: Sequence[Tensor]) -> list[Tensor]:
+    """The real primals in the dtypes of the sample."""
+    return [
+        torch.view_as_complex(p.contiguous()) if t.is_complex() else p
+        for p, t in zip(primals, sample.inputs, strict=True)
+    ]
+
+
+def sweep_one(
+    label: str, op: Any, dtype: torch.dtype = torch.float64, most: int = 5, lifts: int = 5
+) -> Outcome:
     outcome = Outcome(label)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             for sample in samples_of(label, op, dtype, most):
                 try:
-                    examine(sample, outcome)
+                    examine(sample, outcome, lifts)
                 except Exception as error:
                     text = f"{type(error).__name__}: {first_line(error)}"
                     outcome.crashed.append(f"{sample.label}: {text}")
@@ -263,6 +320,7 @@ def report(outcomes: Sequence[Outcome], seconds: float) -> bool:
     pessimistic = [o for o in tried if o.pessimistic]
     for title, lines in {
         "missed": [m for o in tried for m in o.missed],
+        "wrong": [w for o in tried for w in o.wrong],
         "crashed": [c for o in outcomes for c in o.crashed],
         "refused": [r for o in outcomes for r in o.refused],
         "not captured": [n for o in outcomes for n in o.not_captured],
@@ -278,6 +336,7 @@ def report(outcomes: Sequence[Outcome], seconds: float) -> bool:
     print(
         f"\n{len(outcomes)} operators, {len(tried)} with samples, {sum(o.samples for o in tried)} "
         f"samples in {seconds:.0f} s; {sum(len(o.missed) for o in tried)} misses; "
+        f"{sum(o.lifted for o in tried)} samples lifted, {sum(len(o.wrong) for o in tried)} wrong; "
         f"{sum(len(o.crashed) for o in outcomes)} crashes; {len(whole)} operators never captured; "
         f"{len(pessimistic)} ({share:.1%}) use the pessimistic rule; "
         f"{len(tried) - len(loose)} exact; entries shown {sum(o.shown for o in tried)} of "

@@ -45,7 +45,7 @@ def test_every_mode_gives_the_same_matrix(func: Func, mode: str) -> None:
 
 
 def test_an_arrow_is_planned_with_three_products() -> None:
-    plan = pb.plan_jacobian(arrow, torch.rand(60))
+    plan = pb.plan_jacobian(arrow, torch.rand(60), lift=False)
     assert (plan.mode, plan.num_products) == ("mixed", 3)
     rows, columns = plan.coloring.split
     said = [int(n) for n in re.findall(r"\d+", plan.reason)]
@@ -64,12 +64,18 @@ def test_a_full_jacobian_is_dense_and_never_expanded() -> None:
 
 
 def test_lift_is_an_option_and_plans_say_whether_it_was_taken() -> None:
-    for lift in (False, "auto"):
-        assert pb.plan_jacobian(differences, torch.rand(5), lift=lift).lifted is False
+    for lift in (True, "auto"):
+        plan = pb.plan_jacobian(differences, torch.rand(5), lift=lift)
+        assert (plan.lifted, plan.num_products) == (True, 1)
+        assert plan.reason == "1 VJP of the part that varies; at least 2 without lifting"
+    plan = pb.plan_jacobian(differences, torch.rand(5), lift=False)
+    assert (plan.lifted, plan.num_products) == (False, 2)
 
 
 def test_the_repr_tells_products_reason_and_pattern() -> None:
     plan = pb.plan_jacobian(differences, torch.rand(50))
+    assert repr(plan).startswith("Plan 49 × 50: 1 product instead of 49, mode rev, lifted\n")
+    plan = pb.plan_jacobian(differences, torch.rand(50), lift=False)
     text = repr(plan).splitlines()
     assert text[0] == "Plan 49 × 50: 2 products instead of 49, mode rev"
     assert text[1] == f"  {plan.reason}"
@@ -132,7 +138,8 @@ def test_a_plan_names_its_tensors() -> None:
     assert plan.pattern.shape == (5, 6)
 
 
-def test_a_plan_holds_neither_the_function_nor_its_tensors() -> None:
+@pytest.mark.parametrize("lift", [True, False])
+def test_a_plan_holds_neither_the_function_nor_its_tensors(lift: bool) -> None:
     class Holder:
         def __init__(self) -> None:
             self.weight = torch.rand(4)
@@ -141,12 +148,12 @@ def test_a_plan_holds_neither_the_function_nor_its_tensors() -> None:
             return x * self.weight
 
     func, x = Holder(), torch.rand(4)
-    plan = pb.plan_jacobian(func, x)
+    plan = pb.plan_jacobian(func, x, lift=lift)
     held = [weakref.ref(t) for t in (func, func.weight, x)]
     del func, x
     gc.collect()
     assert [ref() for ref in held] == [None, None, None]
-    assert plan.num_products == 1
+    assert plan.num_products == (0 if lift else 1)  # it is linear: all of it can be taken out
 
 
 def test_a_plan_evaluates_at_other_points_and_in_other_functions_of_its_structure() -> None:
@@ -230,7 +237,7 @@ N = 4096
 def test_a_call_holds_one_forward_its_values_and_one_chunk(mode: str, chunk: int | None) -> None:
     n = 256 if mode == "dense" else N
     x = torch.rand(n, dtype=torch.float64)
-    plan = pb.plan_jacobian(stencil, x, mode=mode)
+    plan = pb.plan_jacobian(stencil, x, mode=mode, lift=False)
     jac = pb.jacobian(stencil, plan=plan, chunk_size=chunk)
     jac(x)
     step = min(chunk or plan.chunk_size, plan.num_products)
@@ -238,9 +245,22 @@ def test_a_call_holds_one_forward_its_values_and_one_chunk(mode: str, chunk: int
     assert peak_of(lambda: jac(x)) <= 1.05 * allowed
 
 
+@pytest.mark.parametrize("mode", ["rev", "fwd"])
+def test_a_lifted_call_holds_the_products_that_its_values_are_made_of_too(mode: str) -> None:
+    x = torch.rand(N, dtype=torch.float64)
+    plan = pb.plan_jacobian(stencil, x, mode=mode, lift=True)
+    assert plan.lifted
+    jac = pb.jacobian(stencil, plan=plan)
+    jac(x)
+    # As many numbers as there are values, and for J t once more as tangents.
+    products = (1 if mode == "rev" else 2) * plan.bytes.values
+    allowed = activations(stencil, x) + plan.bytes.values + plan.bytes.chunk + products
+    assert peak_of(lambda: jac(x)) <= 1.05 * allowed
+
+
 def test_a_chunk_is_less_than_all_products() -> None:
     x = torch.rand(N, dtype=torch.float64)
-    plan = pb.plan_jacobian(stencil, x, mode="rev")
+    plan = pb.plan_jacobian(stencil, x, mode="rev", lift=False)
     assert plan.num_products >= 24
     few, all_ = (pb.jacobian(stencil, plan=plan, chunk_size=c) for c in (1, None))
     few(x), all_(x)
@@ -249,7 +269,7 @@ def test_a_chunk_is_less_than_all_products() -> None:
 
 def test_bytes_says_what_is_held() -> None:
     x = torch.rand(N, dtype=torch.float64)
-    plan = pb.plan_jacobian(stencil, x, mode="rev")
+    plan = pb.plan_jacobian(stencil, x, mode="rev", lift=False)
     nnz = 24 * N
     assert plan.pattern.nnz == nnz
     found = plan.bytes
@@ -258,8 +278,7 @@ def test_bytes_says_what_is_held() -> None:
     # CSR columns and places in the products, both int32, the row starts, and the rows' colors.
     assert found.indices == 4 * (2 * nnz + (N + 1) + N)
     pb.jacobian(stencil, plan=plan)(x)
-    held = plan.assembly.index_bytes
-    assert held <= found.indices
+    assert plan.kept.nbytes <= found.indices  # the pattern's own arrays among them
 
 
 @pytest.mark.parametrize("layout", [torch.sparse_csr, "scipy"])

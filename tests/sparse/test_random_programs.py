@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.fx import Node
 
+from pullback.sparse.lift.settled import Settled
 from pullback.sparse.rules import RULES
 from pullback.sparse.rules.base import Rule
 
@@ -32,9 +34,21 @@ def test_a_seed_names_one_program() -> None:
         assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-def test_most_programs_are_captured() -> None:
-    kinds = [judge(random_program(seed)).kind for seed in range(100, 110)]
-    assert kinds.count("held") >= 9
+def test_most_programs_are_captured_and_lifted() -> None:
+    verdicts = [judge(random_program(seed)) for seed in range(100, 110)]
+    assert sum(v.kind == "held" for v in verdicts) >= 9
+    assert sum(v.lifted for v in verdicts) >= 7
+
+
+def test_a_lift_that_is_wrong_elsewhere_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Settled._follows_from
+
+    def believing(self: Settled, node: Node, floats: bool) -> frozenset[str] | None:
+        settled = node.op == "placeholder" and node not in self._graph.linear
+        return frozenset() if settled else right(self, node, floats)
+
+    monkeypatch.setattr(Settled, "_follows_from", believing)
+    assert any(judge(random_program(seed)).kind == "wrong values" for seed in range(100, 106))
 
 
 def test_every_step_is_drawn_somewhere() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.fx import Node
 
+from pullback.sparse.lift.settled import Settled
 from pullback.sparse.rules import RULES
 from pullback.sparse.rules.base import Rule
 
@@ -20,12 +22,17 @@ SHOWN = ("sum", "index_put", "masked_scatter", "nn.functional.conv1d", "cumsum",
 def outcomes() -> list[Outcome]:
     ops = operators()
     labels = sorted(ops)[::EVERY]
-    return [sweep_one(label, ops[label]) for label in dict.fromkeys([*labels, *SHOWN])]
+    return [sweep_one(label, ops[label], lifts=1) for label in dict.fromkeys([*labels, *SHOWN])]
 
 
 def test_no_pattern_misses_an_entry(outcomes: list[Outcome]) -> None:
     assert [m for o in outcomes for m in o.missed] == []
     assert [c for o in outcomes for c in o.crashed] == []
+
+
+def test_lifted_values_are_those_of_autograd(outcomes: list[Outcome]) -> None:
+    assert [w for o in outcomes for w in o.wrong] == []
+    assert sum(o.lifted for o in outcomes) > 20
 
 
 def test_hardly_any_operator_falls_to_the_pessimistic_rule(
@@ -63,6 +70,22 @@ def test_the_sweep_sees_a_rule_that_misses(
     monkeypatch.setitem(RULES, "roll", Rule(lambda step: step.inputs[0], right.linear))
     outcome = sweep_one("roll", operators()["roll"])
     assert outcome.missed
+    assert not report([outcome], 1.0)
+    capsys.readouterr()
+
+
+def test_the_sweep_sees_a_lift_that_is_wrong_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = Settled._follows_from
+
+    def believing(self: Settled, node: Node, floats: bool) -> frozenset[str] | None:
+        settled = node.op == "placeholder" and node not in self._graph.linear
+        return frozenset() if settled else right(self, node, floats)
+
+    monkeypatch.setattr(Settled, "_follows_from", believing)
+    outcome = sweep_one("mul", operators()["mul"])
+    assert outcome.wrong
     assert not report([outcome], 1.0)
     capsys.readouterr()
 

@@ -123,7 +123,8 @@ def _record(
             returned, extra = _checks.output_and_aux(caller, returned)
             aux_leaves, aux = flatten(extra)
         plain = flat_outputs(caller, returned)
-        outputs = [as_real(t) for t in plain]
+        with torch.enable_grad():  # a view that was made without has no graph
+            outputs = [as_real(t) for t in plain]
         _, out = flatten(returned)
         _checks.differentiable_outputs(caller, _checks.leaves_of(caller, "output", returned))
         with tape.paused():

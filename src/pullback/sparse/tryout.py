@@ -114,8 +114,8 @@ class _Trials:
             leaves = [fresh(t).requires_grad_() for t in inputs[cut : cut + len(primals)]]
             with torch.enable_grad():
                 returned = arguments.call(self.func, leaves, fresh_others(arguments))
-            returned = returned[0] if captured.aux is not None else returned
-            outputs = [as_real(t) for t in pytree.tree_leaves(returned)]
+                returned = returned[0] if captured.aux is not None else returned
+                outputs = [as_real(t) for t in pytree.tree_leaves(returned)]
             truth = gradients(outputs, leaves, given[0], retain_graph=False)
         self.tape.restore()
         with torch.random.fork_rng(devices=devices), torch.no_grad():
