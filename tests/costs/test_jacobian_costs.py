@@ -70,7 +70,7 @@ def test_the_run_counter_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_replay_never_runs_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
     jac = pb.jacobian(differences, layout=torch.sparse_csr)
     jac(X)
-    assert jac.engine == "lifted replay"
+    assert jac.engine == "replay"
     assert runs_of(monkeypatch, lambda: [jac(X.flip(0)), jac(X), jac(2 * X)]) == 0
     plain = pb.jacobian(differences, plan=pb.plan_jacobian(differences, X, lift=False))
     plain(X)

@@ -139,7 +139,7 @@ def test_products_and_values(name: str) -> None:
         for chunk in (None, 1):
             jac = pb.jacobian(case.func, argnums=case.argnums, plan=plan, chunk_size=chunk)
             assert_close(whole(jac(*args)), expected, rtol=1e-9, atol=1e-9)
-            assert jac.engine == "lifted replay"
+            assert jac.engine == "replay"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -15,7 +15,7 @@ import pullback as pb
 
 from .reference import CSR, assert_right, matrix_of, moved, whole
 
-LIFTED = "lifted replay"
+LIFTED = "replay"
 Func = Callable[..., Any]
 W = torch.randn(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 

@@ -17,7 +17,7 @@ import pullback as pb
 
 from .reference import CSR, assert_right, matrix_of, whole
 
-LIFTED = "lifted replay"
+LIFTED = "replay"
 
 
 def lifted(func: Callable[..., Any], *args: Any, lift: Any = True, **options: Any) -> Any:
