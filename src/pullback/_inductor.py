@@ -6,6 +6,7 @@ that turns warnings into errors can load it: torch's own deprecations stay insid
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -116,3 +117,8 @@ def _copied(module: fx.GraphModule) -> fx.GraphModule:
     end = graph.output(graph.graph_copy(module.graph, {}))
     end.meta = dict(module.graph.output_node().meta)
     return fx.GraphModule(module, graph)
+
+
+def dynamo_is_loaded() -> bool:
+    """Whether torch's tracer of Python code is in this process, and may look at ours."""
+    return "torch._dynamo" in sys.modules

@@ -170,7 +170,7 @@ def test_reaction_diffusion_runs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_per_sample_network_runs(capsys: pytest.CaptureFixture[str]) -> None:
     run("per_sample_network", "8")
     plain, difference, gains, training, evaluation = capsys.readouterr().out.splitlines()
-    assert "64 x 128, 12.5% nonzero, 8 products, samples stay apart" in plain
+    assert "64 x 128, 12.5% nonzero, 1 products, samples stay apart" in plain
     assert float(difference.split(": ")[1]) < 1e-12
     assert gains.startswith("largest gain")
     assert "SAMPLES ARE MIXED" in training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +13,10 @@ import scipy.sparse
 import torch
 
 from pullback.sparse import assemble
-from pullback.sparse.assemble import Assembler, in_blocks, multiply
-from pullback.sparse.lift.factor import Terms
+from pullback.sparse.assemble import Assembler, PairAssembler, in_blocks, multiply
+from pullback.sparse.lift.factor import Terms, with_blocks
+from pullback.sparse.lift.pairs import pairs_of
+from pullback.sparse.pattern import SparsityPattern
 
 SIZE = 30
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -43,12 +46,17 @@ SOME = np.random.default_rng(1).integers(0, 4, 40)
 FEW = np.where(np.arange(40) % 5 == 0, SOME + 1, 0)
 FORMS = {
     "gather": (ONES, False, False),
-    "scaled gather": (ONES, True, False),
-    "sums": (SOME, True, True),
+    "pick": (ONES, True, False),
+    "pick, with a constant": (ONES, True, True),
+    "pick, a constant alone": (ONES, False, True),
+    "sums": (SOME, True, False),
     "sums, plain": (SOME, False, False),
-    "update": (FEW, True, True),
-    "update, plain": (FEW, False, True),
-    "update, nothing varies": (0 * ONES, False, True),
+    "sums onto template": (SOME, True, True),
+    "sums onto template, few": (FEW, True, True),
+    "sums onto template, plain": (FEW, False, True),
+    "pick onto template": (np.minimum(FEW, 1), True, True),
+    "pick onto template, plain": (np.minimum(FEW, 1), False, True),
+    "sums onto template, nothing varies": (0 * ONES, False, True),
     "sums, nothing at all": (0 * ONES, False, False),
 }
 
@@ -57,7 +65,7 @@ FORMS = {
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
-    monkeypatch.setattr(assemble, "_BLOCK", 7)
+    monkeypatch.setattr(assemble, "BLOCK", 7)
     monkeypatch.setattr(assemble.in_blocks, "__defaults__", (7,))
     yield request.param
     torch.set_num_threads(before)
@@ -97,8 +105,81 @@ def test_values_that_are_in_order_are_handed_on(dtype: torch.dtype) -> None:
         assert torch.equal(assembler(longer), longer[torch.from_numpy(sources.copy())])
 
 
+def test_dims_in_another_order_are_permuted() -> None:
+    shape = (3, 4, 5)
+    places = np.arange(60).reshape(shape)
+    f = torch.randn(60, dtype=torch.float64)
+    for order in itertools.permutations(range(3)):
+        sources = places.transpose(order).reshape(-1)
+        given = Terms(np.arange(61, dtype=np.int32), sources.astype(np.int32), None, None)
+        assembler = Assembler(given, 60, torch.float64, CPU)
+        assert assembler.form == ("in order" if order == (0, 1, 2) else "permuted")
+        assert torch.equal(assembler(f), f[torch.from_numpy(sources)])
+
+
+@pytest.mark.parametrize("spoil", ["swap", "repeat", "skip"])
+def test_what_is_no_order_of_dims_is_gathered(spoil: str) -> None:
+    sources = np.arange(60).reshape(5, 12).T.reshape(-1).astype(np.int32)
+    size = 60
+    if spoil == "swap":
+        sources[[7, 31]] = sources[[31, 7]]
+    elif spoil == "repeat":
+        sources[59] = sources[58]
+    else:
+        sources, size = sources + 1, 61
+    given = Terms(np.arange(61, dtype=np.int32), sources, None, None)
+    f = torch.randn(size, dtype=torch.float64)
+    assembler = Assembler(given, size, torch.float64, CPU)
+    assert assembler.form == "gather"
+    assert torch.equal(assembler(f), f[torch.from_numpy(sources).long()])
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_blocks_are_one_product(dtype: torch.dtype, weighed: bool) -> None:
+    rng = np.random.default_rng(0)
+    count, height, width = 6, 5, 4
+    lengths = rng.integers(1, 4, height)
+    first = np.concatenate([rng.choice(width, n, replace=False) for n in lengths])
+    sources = (first + width * np.arange(count)[:, None]).reshape(-1).astype(np.int32)
+    starts = np.concatenate([[0], np.cumsum(np.tile(lengths, count))]).astype(np.int32)
+    weights = np.tile(rng.integers(1, 9, first.size) / 4, count) if weighed else None
+    given = with_blocks(Terms(starts, sources, weights, None), [2, count, 7], count * width)
+    assert given.blocks is not None
+    assert given.blocks[0] == count
+    assembler = Assembler(given, count * width, dtype, CPU)
+    assert assembler.form == "blocks"
+    f = torch.from_numpy(rng.integers(-4, 5, count * width) / 4).to(dtype)
+    expected = torch.from_numpy(product(given, f.double().numpy())).to(dtype)
+    torch.testing.assert_close(assembler(f), expected)
+    # One term that differs, and the blocks are not equal.
+    other = sources.copy()
+    other[-1] = sources[-lengths[-1] - 1] if lengths[-1] > 1 else (sources[-1] - 1)
+    assert with_blocks(Terms(starts, other, weights, None), [count], count * width).blocks is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_two_factors_multiplied_out(dtype: torch.dtype, threads: int) -> None:
+    rng = np.random.default_rng(0)
+    patterns = [SparsityPattern.from_scipy(rng.random(shape) < 0.3) for shape in ((8, 6), (6, 9))]
+    factors = [terms(rng.integers(0, 3, p.nnz), True, k == 0) for k, p in enumerate(patterns)]
+    dense = []
+    f = [torch.from_numpy(rng.integers(-4, 5, SIZE) / 4).to(dtype) for _ in factors]
+    for pattern, given, flat in zip(patterns, factors, f, strict=True):
+        matrix = np.zeros(pattern.shape)
+        matrix[pattern.rows, pattern.cols] = product(given, flat.double().numpy())
+        dense.append(matrix)
+    whole = SparsityPattern.full((8, 9))
+    found = pairs_of(factors, patterns, [SIZE, SIZE], whole)
+    assert found is not None
+    assert found.ones == (True, False)
+    values = PairAssembler(found, dtype)(torch.cat([f[0], torch.ones(1, dtype=dtype)]), f[1])
+    expected = torch.from_numpy((dense[0] @ dense[1]).reshape(-1)).to(dtype)
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_template_is_never_written_to() -> None:
-    given = terms(*FORMS["update"])
+    given = terms(*FORMS["sums onto template"])
     for dtype in DTYPES:
         assembler = Assembler(given, SIZE, dtype, CPU)
         f = torch.randn(SIZE).to(dtype)

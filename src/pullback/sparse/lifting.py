@@ -45,8 +45,11 @@ def lift_of(
     pattern: SparsityPattern,
     mode: str,
     changing: frozenset[str] = frozenset(),
+    *,
+    fewest: bool = False,
 ) -> Lifting | str:
-    """The best way to lift what was captured, or why there is none.
+    """The cheapest way to lift what was captured (or that of the ``fewest`` products), or why there
+    is none.
 
     ``changing`` names tensors that were seen to change, whose content nothing may be made of.
     """
@@ -66,7 +69,7 @@ def lift_of(
             found.caller, graph, tensors, pattern, found.key, mode,
             lambda: found.forward_refusal, changing,
         )  # fmt: skip
-        way = lifter.best()
+        way = lifter.best(fewest)
     except Declined as reason:
         return str(reason)
     if isinstance(way, str):

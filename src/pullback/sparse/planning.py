@@ -50,8 +50,8 @@ def plan_jacobian(
             or column; "auto" what is estimated to cost least.
         lift: whether to take fixed linear maps (index movement, sums, scaling by constants, fixed
             kernels and matrices) out of the differentiated part; "auto" takes what is estimated to
-            cost less, and ``plan.reason`` says what. Where True is asked and there is nothing to
-            take out, or no captured graph, ``plan.notes`` says so.
+            cost less, and ``plan.reason`` says what; True takes the fewest products. Where there is
+            nothing to take out then, or no captured graph, ``plan.notes`` says so.
         pattern: the structure, where it is known: a ``SparsityPattern``, a SciPy sparse matrix or
             a boolean array. It is taken as true; ``pb.verify`` checks it.
         has_aux: ``func`` returns ``(output, aux)``, of which only the output is differentiated.
@@ -130,7 +130,7 @@ def _lifted_or_not(
     pattern = plan.pattern
     lifting: Lifting | str = "the pattern was given"
     if not plan.user_pattern:
-        lifting = lift_of(found, arguments, pattern, mode)
+        lifting = lift_of(found, arguments, pattern, mode, fewest=certain)
     if isinstance(lifting, str):
         plain = _colored(caller, plan, found, mode)
         plain.notes += (f"lift=True was asked for, and nothing is lifted: {lifting}",) * certain

@@ -9,7 +9,6 @@ random draws, writes to tensors that the program did not make.
 from __future__ import annotations
 
 import operator
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +19,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .. import _torch
+from .. import _inductor, _torch
 from .draws import Draws
 from .reads import COTANGENT, LITERAL, VARYING, Interceptor, Read, Taint
 
@@ -158,7 +157,7 @@ class Tape(TorchDispatchMode):
         return False  # else torch imports dynamo at the first call, which takes a second
 
     def _keep_dynamo_off(self) -> None:
-        if "torch._dynamo" in sys.modules:
+        if _inductor.dynamo_is_loaded():
             self.__class__ = _Shielded
 
     def __torch_dispatch__(

@@ -80,7 +80,7 @@ def entries(terms: Any, f: Any) -> Any:
 def pieces_of(found: Study, actions: Actions) -> list[list[Piece]]:
     assert found.captured is not None
     graph = found.captured.graph
-    return [[whole(graph, actions)], [plain(graph)], in_stages("test", graph, actions)]
+    return [[whole("test", graph, actions)], [plain(graph)], in_stages("test", graph, actions)]
 
 
 @EVERY
@@ -135,7 +135,7 @@ def test_a_pattern_without_a_fixed_entry_is_refused() -> None:
     found, actions = studied(FUNCS["stencil"])
     assert found.captured is not None
     graph = found.captured.graph
-    piece = whole(graph, actions)
+    piece = whole("test", graph, actions)
     ends = ends_of(graph, piece, actions)
     core = core_of("test", graph, piece, ends, "rev")
     diagonal = SparsityPattern.from_scipy(scipy.sparse.eye_array(8, format="csr"))
@@ -147,8 +147,8 @@ def test_terms_that_cancel_are_dropped() -> None:
     found, actions = studied(lambda x: x.sin() - x.sin() + x**2)
     assert found.captured is not None
     graph = found.captured.graph
-    ends = ends_of(graph, whole(graph, actions), actions)
-    core = core_of("test", graph, whole(graph, actions), ends, "rev")
+    ends = ends_of(graph, whole("test", graph, actions), actions)
+    core = core_of("test", graph, whole("test", graph, actions), ends, "rev")
     terms = terms_of(ends, core, found.detection.pattern)  # type: ignore[union-attr]
     assert terms.sources.size <= 3 * 8
 
@@ -161,7 +161,7 @@ def test_more_elements_than_int32_counts_are_declined(
     assert found.captured is not None
     graph = found.captured.graph
     with pytest.raises(Declined, match="32-bit"):
-        ends_of(graph, whole(graph, actions), actions)
+        ends_of(graph, whole("test", graph, actions), actions)
 
 
 @pytest.mark.parametrize(("largest", "what"), [(8, "elements"), (100, "terms")])

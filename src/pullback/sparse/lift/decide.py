@@ -177,8 +177,8 @@ class Lifter:
             if i.kind in ("primal", "cotangent")
         )
 
-    def best(self) -> Way | str:
-        """The cheapest way, or why there is none."""
+    def best(self, fewest: bool = False) -> Way | str:
+        """The cheapest way, or that of the ``fewest`` products; or why there is none."""
         if self._pattern.nnz > INT32_MAX:
             return "it has more entries than 32-bit numbers count"
         found: list[Way] = []
@@ -199,7 +199,9 @@ class Lifter:
                         found.append(several)
                 except Declined as why:
                     reason = str(why)
-        return min(found, key=lambda way: way.cost) if found else reason
+        if not found:
+            return reason
+        return min(found, key=lambda way: (way.num_products * fewest, way.cost))
 
     def _way(self, pieces: list[Piece]) -> Way:
         ends = [ends_of(self._graph, piece, self._actions) for piece in pieces]
