@@ -209,7 +209,7 @@ MAY_DIFFERENTIATE = {
     "sparse.trial",
     "sparse.reads",  # names them, to recognise a user's calls
     "sparse.products",
-    "sparse.lifted",
+    "sparse.lifted",  # J t of a differentiated part
     "sparse.backward_graph",
     "backward.recorder",
     "backward.offers",

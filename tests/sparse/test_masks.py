@@ -116,13 +116,14 @@ def points() -> list[Tensor]:
 def test_one_capture_holds_at_every_count(name: str) -> None:
     func, nnz = REWRITTEN[name]
     here = points()
-    plan = pb.plan_jacobian(func, here[0])
-    assert (plan.pattern.nnz, plan.notes) == (nnz, ())
-    jac = pb.jacobian(func, plan=plan)
     assert len({int((x > 0).sum()) for x in here}) > 3
-    for x in here:
-        torch.testing.assert_close(jac(x).to_dense(), reference(func, x))
-        assert jac.engine == "replay"
+    for lift in ("auto", False):
+        plan = pb.plan_jacobian(func, here[0], lift=lift)
+        assert (plan.pattern.nnz, plan.notes) == (nnz, ())
+        jac = pb.jacobian(func, plan=plan)
+        for x in here:
+            torch.testing.assert_close(jac(x).to_dense(), reference(func, x))
+            assert jac.engine == ("replay" if plan.lifted else "replay")
 
 
 @pytest.mark.parametrize("func", RESISTING, ids=lambda f: f.__name__)

@@ -67,7 +67,7 @@ def plan_jacobian(
     >>> import torch, pullback as pb
     >>> plan = pb.plan_jacobian(lambda x: (x[1:] - x[:-1]) ** 2, torch.rand(50))
     >>> plan.pattern.shape, plan.pattern.nnz, plan.num_products
-    ((49, 50), 98, 2)
+    ((49, 50), 98, 1)
 
     Method: the pattern by propagation of dependence sets through the traced backward (A. Griewank
     and A. Walther, *Evaluating Derivatives*, 2nd ed., section 7.1), the products by coloring (A.

@@ -212,7 +212,7 @@ class Lifter:
         mode = "auto" if self._mode in ("mixed", "dense") else self._mode
         found = core_of(self._caller, self._graph, piece, ends, mode)
         if found.choice.coloring.split.columns and (refusal := self._forward()):
-            if self._mode == "fwd":
+            if mode == "fwd":
                 raise Declined(refusal)
             return found.colored("rev", refusal)
         return found
