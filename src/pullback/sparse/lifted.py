@@ -159,6 +159,7 @@ class _Part:
         self._dtype, self._device, self._reasons = dtype, device, reasons
         self._batches_well = captured.batches
         self.reads, self._linear = _linear_part(graph, self._entries, self._exits)
+        self._copied = [_may_be_a_seed(n, self._entries) for n in self._exits]
         self._transposed: fx.GraphModule | None = None
         length = self._split.rows * sum(map(reals, self._ends))
         length += self._split.columns * sum(map(reals, self._metas))
@@ -198,7 +199,9 @@ class _Part:
         count = self._split.rows if along_rows else self._split.columns
         like = self._ends if along_rows else self._metas
         if count == 1:
-            return [_real(r) for r in run([s[0] for s in self._seeded(along_rows, 0, 1)])]
+            seeds = [s[0] for s in self._seeded(along_rows, 0, 1)]
+            copied = self._copied if along_rows else [True] * len(like)
+            return [_real(r.clone() if c else r) for r, c in zip(run(seeds), copied, strict=True)]
         if chunk_size is None:
             seeds = self._seeded(along_rows, 0, count)
             return [_side_by_side(torch.func.vmap(lambda *s: run(s))(*seeds), count)]
@@ -312,6 +315,13 @@ def _seed(marks: Tensor, meta: Meta) -> Tensor:
 def _is_complex(meta: Any) -> bool:
     parts = [meta] if isinstance(meta, Meta) else meta or ()
     return any(isinstance(m, Meta) and m.dtype.is_complex for m in parts)
+
+
+def _may_be_a_seed(node: fx.Node, entries: Sequence[fx.Node]) -> bool:
+    """Whether a result may lie in the memory of a seed, which is kept: users write to values."""
+    schema = getattr(node.target, "_schema", None)
+    views = schema is not None and any(r.alias_info is not None for r in schema.returns)
+    return node in entries or views or node.op != "call_function" or schema is None
 
 
 def _side_by_side(found: Sequence[Tensor], count: int) -> Tensor:
