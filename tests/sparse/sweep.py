@@ -227,16 +227,22 @@ def examine(sample: Sample, outcome: Outcome, lifts: int = 5) -> None:
 def dense_jacobian(
     arguments: Arguments, func: Callable[..., Any], primals: Sequence[Tensor]
 ) -> Tensor:
-    """A row per real output element, by one product each."""
+    """A row per real output element, by one product each.
+
+    Each gives every output a cotangent: the backward of a group norm is another where one has none.
+    """
     leaves = [t.detach().clone().requires_grad_() for t in primals]
     torch.manual_seed(1)
     outputs = [as_real(t) for t in pytree.tree_leaves(arguments.call(func, leaves, []))]
+    zeros = [torch.zeros_like(out, memory_format=torch.contiguous_format) for out in outputs]
     rows = []
-    for output in outputs:
-        for entry in output.reshape(-1).unbind():
+    for zero in zeros:
+        for place in range(zero.numel()):
+            zero.view(-1)[place] = 1
             found = torch.autograd.grad(
-                entry, leaves, retain_graph=True, allow_unused=True, materialize_grads=True
+                outputs, leaves, zeros, retain_graph=True, allow_unused=True, materialize_grads=True
             )
+            zero.view(-1)[place] = 0
             rows.append(torch.cat([g.reshape(-1) for g in found]))
     return torch.stack(rows)
 

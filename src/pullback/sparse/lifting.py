@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from . import cost
-from .arguments import Arguments, devices_of
+from .arguments import Arguments, devices_of, fresh
 from .captured import Captured
 from .coloring import Coloring
-from .graph import Meta
 from .lift.cut import calls_of
 from .lift.decide import Lifter, Way
 from .lift.factor import Terms
@@ -24,9 +22,8 @@ from .plan import Plan
 from .products import Replay
 from .rules.base import Declined
 from .study import Study
-from .trial import same_where_finite, weights
+from .trial import rounding_of, same_where_finite, weights
 
-_COARSE = (torch.float16, torch.bfloat16)
 LIFTED_MODES = ("auto", "fwd", "rev")
 
 
@@ -61,8 +58,8 @@ def lift_of(
     if not pattern.nnz:
         return "the Jacobian has no entry"
     graph = captured.graph
-    if any(_is_coarse(graph.metas[node]) for node in graph.linear):
-        return "it computes in half precision, and is to round where autograd does"
+    if _is_coarser_inside(graph):
+        return "it computes in lower precision inside, and is to round there as autograd does"
     tensors = found.tensors(arguments, found.reading)
     try:
         lifter = Lifter(
@@ -85,9 +82,15 @@ def lift_of(
     return Lifting(way.cost, _in_words(way), spec)
 
 
-def _is_coarse(meta: Any) -> bool:
-    parts = [meta] if isinstance(meta, Meta) else meta
-    return any(isinstance(m, Meta) and m.dtype in _COARSE for m in parts)
+def _is_coarser_inside(graph: PullbackGraph) -> bool:
+    """Whether a linear call gives fewer digits than arguments and outputs have."""
+    ends = [i.meta.dtype for i in graph.inputs if i.kind in ("primal", "cotangent")]
+    finest = min(map(rounding_of, ends))
+    entries = [graph.metas[node] for node in graph.linear]
+    metas = [m for entry in entries for m in ([entry] if isinstance(entry, Meta) else entry)]
+    inside = [m.dtype for m in metas if isinstance(m, Meta)]
+    smooth = [d for d in inside if d.is_floating_point or d.is_complex]
+    return any(rounding_of(d) > finest for d in smooth)
 
 
 def _in_words(way: Way) -> str:
@@ -105,16 +108,15 @@ def _disproved(
 ) -> str:
     """Why a lift is not believed: a random product with its matrix is not that of the graph."""
     tensors = found.tensors(arguments, found.reading)
-    count = len(captured.owned)
     dtype = found.dtype
     with torch.random.fork_rng(devices=devices_of(tensors)), torch.no_grad():
         state = torch.get_rng_state()
-        here = [*(t.clone() for t in tensors[:count]), *tensors[count:]]
+        here = [fresh(t) for t in tensors]  # it may write to what it is given, too
         source = Replay(captured, here, arguments.primals)
         v = torch.cat([w.reshape(-1) for w in weights(source.outputs)]).to(dtype)
         truth = source.rev(v[None])[0].to(dtype)
         torch.set_rng_state(state)
-        here = [*(t.clone() for t in tensors[:count]), *tensors[count:]]
+        here = [fresh(t) for t in tensors]
         values, _ = LiftedRun(captured, lift, dtype).values(here, lift.num_products or 1)
     product = values.new_zeros(pattern.shape[1])
     if pattern.is_full:

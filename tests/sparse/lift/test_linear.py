@@ -37,7 +37,7 @@ def test_chains_of_steps_are_products_of_matrices(data: st.DataObject) -> None:
     lanes = data.draw(st.sampled_from([1, 2]))
     maps = starts(lanes)
     matrices = [dense(m) for m in maps]
-    numbers = st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0, 1e200, 1e-200])
+    numbers = st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0, 1e40, 1e-40])
     for _ in range(data.draw(st.integers(1, 7))):
         a = data.draw(st.integers(0, len(maps) - 1))
         b = data.draw(st.integers(0, len(maps) - 1))

@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 import pullback as pb
+from pullback._errors import UnsupportedError
 
 from .reference import CSR, assert_right, matrix_of, moved, whole
 
@@ -85,6 +86,10 @@ def arguments(name: str) -> tuple[Any, ...]:
 def test_lifted_is_dense(name: str, lift: Any, mode: str) -> None:
     func, _, options = FUNCS[name]
     args = arguments(name)
+    if mode == "fwd" and name in ("writes in place", "a Fourier transform"):
+        with pytest.raises(UnsupportedError, match="there are none for this function"):
+            pb.plan_jacobian(func, *args, lift=lift, mode=mode, **options)
+        return
     plan = pb.plan_jacobian(func, *args, lift=lift, mode=mode, **options)
     jac = pb.jacobian(func, plan=plan, **options)
     for grad in (False, True):
@@ -238,8 +243,7 @@ def test_other_precisions(dtype: torch.dtype) -> None:
     func = lambda x: (weight @ (x.sin() * x.roll(1))).roll(1) - x / 3  # noqa: E731
     x = torch.linspace(-1, 1, 6).to(dtype)
     plan = pb.plan_jacobian(func, x, lift=True)
-    # Half precision is to round where autograd does.
-    assert plan.lifted == (dtype is torch.float32)
+    assert plan.lifted
     jac = pb.jacobian(func, plan=plan)
     for here in (x, x * 1.5):
         found = jac(here)
@@ -264,12 +268,30 @@ def test_long_sums_are_as_exact_as_those_of_autograd(dtype: torch.dtype) -> None
     )
 
 
-def test_mixed_precisions_inside() -> None:
-    func = lambda x: (x.float().sin().double() * W[0]).roll(1) - x  # noqa: E731
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lower_precisions_inside_round_as_they_do_in_autograd(dtype: torch.dtype) -> None:
+    weight = W.to(dtype)
+    func = lambda x: (weight @ x.to(dtype).sin()).double().roll(1) * W[0] - x * 2  # noqa: E731
     x = torch.randn(6)
     plan = pb.plan_jacobian(func, x, lift=True)
-    assert plan.lifted
-    assert_right(pb.jacobian(func, plan=plan), func, x, close=1e-6)
+    assert not plan.lifted
+    assert "it computes in lower precision inside" in plan.notes[-1]
+    assert_right(pb.jacobian(func, plan=plan), func, x, close=1e-9)
+
+
+def test_planning_writes_to_no_argument() -> None:
+    def func(x: Tensor, y: Tensor) -> Tensor:
+        y.add_(1)
+        return (2 * x * y).roll(1)
+
+    x, y = torch.rand(4), torch.rand(4)
+    before = y.clone()
+    plan = pb.plan_jacobian(func, x, y, lift=True)
+    assert torch.equal(y, before)
+    jac = pb.jacobian(func, plan=plan)
+    expected = torch.diag(2 * (before + 1)).roll(1, 0)
+    torch.testing.assert_close(whole(jac(x, y)), expected)
+    assert torch.equal(y, before + 1)
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -66,8 +66,6 @@ class Actions:
             return None
         if name in ON_ELEMENTS:
             return self._movement(step)
-        if _rounds(step):
-            return None
         simple = self._simple(step, name)
         return simple if simple is not None else self._matrix(step)
 
@@ -233,16 +231,6 @@ class Actions:
             return found if single else [found]
 
         return apply
-
-
-def _rounds(step: Step) -> bool:
-    """Whether its results are coarser than its operands, which a map of them would not be."""
-    out = step.out.dtype
-    if not (out.is_floating_point or out.is_complex):
-        return True
-    given = [step.meta_of(n).dtype for n in step.linear_inputs]
-    smooth = [d for d in given if d.is_floating_point or d.is_complex]
-    return any(torch.finfo(d).eps < torch.finfo(out).eps for d in smooth)
 
 
 def _stacked(parts: list[LinearMap]) -> LinearMap:
