@@ -12,6 +12,7 @@ from . import cost
 from .arguments import Arguments, devices_of, fresh
 from .captured import Captured
 from .coloring import Coloring
+from .graph import Meta, PullbackGraph
 from .lift.cut import calls_of
 from .lift.decide import Lifter, Way
 from .lift.factor import Terms
