@@ -67,7 +67,7 @@ def test_lift_is_an_option_and_plans_say_whether_it_was_taken() -> None:
     for lift in (True, "auto"):
         plan = pb.plan_jacobian(differences, torch.rand(5), lift=lift)
         assert (plan.lifted, plan.num_products) == (True, 1)
-        assert plan.reason == "1 VJP of the part that varies; at least 2 without lifting"
+        assert plan.reason == "1 VJP of the part that varies; at least 2 products without lifting"
     plan = pb.plan_jacobian(differences, torch.rand(5), lift=False)
     assert (plan.lifted, plan.num_products) == (False, 2)
 
