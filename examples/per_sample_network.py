@@ -2,8 +2,9 @@
 
 A network that treats each sample of a batch on its own has a block-diagonal Jacobian: one block of
 (outputs x inputs) per sample. The plan finds that from what autograd does, and all blocks come
-from as many products as *one* sample has outputs. The pattern is also a test: batch normalization
-in training mode mixes the samples, and the pattern shows it.
+from as many products as *one* sample has outputs, or from fewer where the weights are fixed linear
+maps around what varies. The pattern is also a test: batch normalization in training mode mixes the
+samples, and the pattern shows it.
 
 Run it with ``python examples/per_sample_network.py [BATCH]``: 32 samples unless told.
 """

@@ -242,8 +242,8 @@ def dense_jacobian(
             found = torch.autograd.grad(
                 outputs, leaves, zeros, retain_graph=True, allow_unused=True, materialize_grads=True
             )
+            rows.append(torch.cat([g.reshape(-1) for g in found]))  # may be a view of the zeros
             zero.view(-1)[place] = 0
-            rows.append(torch.cat([g.reshape(-1) for g in found]))
     return torch.stack(rows)
 
 
