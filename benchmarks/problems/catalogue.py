@@ -115,7 +115,6 @@ FULL = (
     *map(_fem, (32, 128)),
     *map(_springs, (16, 64)),
     _bundle("ba1", 49, 7776, 31843),
-    _bundle("ba3", 161, 48126, 182072),
     _bundle("ba4", 372, 47423, 204472),
     _dense("dense_mlp", 256, 256, 256),
     _dense("wide_mlp", 4096, 64, 64),
