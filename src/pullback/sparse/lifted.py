@@ -16,7 +16,7 @@ from .._engines import climb_down
 from .assemble import Assembler, PairAssembler, multiply
 from .captured import Captured, without_autocast
 from .compiled import Compiled, NotCompiled, compiled
-from .graph import Meta, PullbackGraph, extract, ignores_values
+from .graph import Meta, PullbackGraph, extract, ignores_values, is_needed
 from .lift.linear import lanes_of, reals
 from .lift.settled import stand_in
 from .lift.spec import Factor, Lift
@@ -103,6 +103,9 @@ class LiftedRun:
         self._inside = self._pairs is None and all(p.assembler.is_traceable for p in self._parts)
         self._inside &= len(self._parts) == 1
         try:
+            # Tried out, a program must leave no trace: neither a write nor a draw.
+            if any(n.op == "call_function" and is_needed(n) for n in self._forward.graph.nodes):
+                raise NotCompiled("it draws random numbers or writes to a tensor of others")
             if any(_is_complex(meta) for meta in self._captured.graph.metas.values()):
                 raise NotCompiled("no code is generated for complex numbers")
             if any(part.most_products > chunk_size for part in self._parts):

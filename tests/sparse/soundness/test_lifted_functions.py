@@ -420,3 +420,22 @@ def test_values_are_nobody_elses_memory(lift: bool, compile: bool) -> None:
                 found = jac(x)
                 assert torch.equal(found.to_dense(), torch.eye(5, dtype=torch.float64))
                 found.values().fill_(7)
+
+
+@pytest.mark.parametrize("lift", [False, True])
+def test_a_call_that_was_to_be_compiled_leaves_no_other_trace(lift: bool) -> None:
+    """Buffers move as in one forward, and draws are those of one."""
+    net = nn.Sequential(nn.BatchNorm1d(3, dtype=torch.float64), nn.Dropout(0.5))
+    net.requires_grad_(False)
+    x = torch.rand(4, 3, dtype=torch.float64)
+    jac = pb.jacobian(net, plan=pb.plan_jacobian(net, x, lift=lift), compile=True)
+    for calls in (1, 2):
+        torch.manual_seed(3)
+        with torch.no_grad():
+            jac(x)
+        after = torch.rand(1)
+        assert int(net[0].num_batches_tracked) == calls
+        torch.manual_seed(3)
+        nn.functional.dropout(x, 0.5)
+        assert torch.equal(after, torch.rand(1))
+    assert "draws random numbers or writes" in jac.notes[-1]
