@@ -86,6 +86,7 @@ SPARSE: tuple[str, ...] = (
     "products",
     "evaluate",
     "compiled",
+    "straight",
     "choice",
     "cost",
     "lift",

@@ -22,6 +22,7 @@ from .lift.settled import stand_in
 from .lift.spec import Factor, Lift
 from .pattern import SparsityPattern
 from .products import NO_BATCHING
+from .straight import NotStraight, Straight, straightened
 
 # Seeds of this many bytes are kept from call to call; larger ones are made for every chunk.
 _KEPT_SEEDS = 2**23
@@ -36,7 +37,9 @@ class LiftedRun:
         self._device = graph.cotangents[0].meta.device
         self.reasons: list[str] = []
         self._compiled: Compiled | None = None
-        self._inside = False  # whether what is compiled assembles the values, too
+        self._straight: Straight | None = None
+        self._forms: list[Any] = []  # of the tensors that there is a straight line for
+        self._inside = False  # whether what is made of the program assembles the values, too
         ones = (False,) * len(lift.factors) if lift.pairs is None else lift.pairs.ones
         self._parts = [
             _Part(captured, factor, dtype, self._device, self.reasons, with_one=one)
@@ -62,25 +65,34 @@ class LiftedRun:
 
     def values(self, tensors: Sequence[Tensor], chunk_size: int) -> tuple[Tensor, list[Tensor]]:
         """The values, shape ``(nnz,)``, and the tensors of aux."""
-        results = self._results(tensors, chunk_size)
+        results = self._at_once(tensors)
+        if results is None:
+            results = self._results(tensors, chunk_size)
+        elif self._inside:
+            return results[0], list(results[1:])
         if self._pairs is not None:
             return self._pairs(results[0], results[1]), list(results[2:])
-        if self._inside and self._compiled is not None:
-            return results[0], list(results[1:])
         found = [p.assembler(flat) for p, flat in zip(self._parts, results, strict=False)]
         product = found[0]
         for (a, b, pattern, width), values in zip(self._chain, found[1:], strict=True):
             product = multiply(a, product, b, values, pattern, width)
         return product, list(results[len(self._parts) :])
 
-    def _results(self, tensors: Sequence[Tensor], chunk_size: int) -> Sequence[Tensor]:
-        """The products of each part, flattened, and the tensors of aux."""
+    def _at_once(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """What the compiled program or its straight line gives, if there is one for here."""
         if self._compiled is not None:
             try:
                 return self._compiled([t.detach() if t.requires_grad else t for t in tensors])
             except NotCompiled as reason:  # there is another number of threads now
                 self._compiled = None
                 self.reasons.append(_checks.left_to_replay(str(reason)))
+        elif self._straight is not None and [*map(_form, tensors)] == self._forms:
+            with without_autocast():
+                return self._straight(*tensors)
+        return None
+
+    def _results(self, tensors: Sequence[Tensor], chunk_size: int) -> Sequence[Tensor]:
+        """The products of each part, flattened, and the tensors of aux."""
         with without_autocast():
             with torch.enable_grad():
                 results = self._forward(*tensors)
@@ -89,19 +101,37 @@ class LiftedRun:
                 flat = [part.products(at, chunk_size) for part in self._parts]
         return [*flat, *results[len(self._handed) :]]
 
+    def _program(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """All products of each part, or the values where tensor calls alone put them together."""
+        results = self._forward(*given)
+        at = dict(zip(self._handed, results, strict=False))
+        flat = [part.products(at, None) for part in self._parts]
+        if self._inside:
+            flat = [self._parts[0].assembler(flat[0])]
+        return (*flat, *results[len(self._handed) :])
+
+    def _can_be_inside(self) -> bool:
+        one = self._pairs is None and len(self._parts) == 1
+        return one and self._parts[0].assembler.is_traceable
+
+    def straighten(self, tensors: Sequence[Tensor], loose: float, chunk_size: int) -> bool:
+        """Let one straight line of calls compute all products, if it can be had and trusted."""
+        if self._compiled is not None or any(p.most_products > chunk_size for p in self._parts):
+            return False
+        self._inside = self._can_be_inside()
+        try:
+            # Tried out, a program must leave no trace: neither a write nor a draw.
+            if not any(n.op == "call_function" and is_needed(n) for n in self._forward.graph.nodes):
+                with without_autocast():
+                    self._straight = straightened(self._program, tensors, loose=loose)
+                self._forms = [*map(_form, tensors)]
+        except NotStraight:
+            return False
+        return self._straight is not None
+
     def compile(self, tensors: Sequence[Tensor], loose: float, chunk_size: int) -> None:
         """Let one kernel compute all products, if it can be had and trusted; else say why not."""
-
-        def program(*given: Tensor) -> tuple[Tensor, ...]:
-            results = self._forward(*given)
-            at = dict(zip(self._handed, results, strict=False))
-            flat = [part.products(at, None) for part in self._parts]
-            if self._inside:
-                flat = [self._parts[0].assembler(flat[0])]
-            return (*flat, *results[len(self._handed) :])
-
-        self._inside = self._pairs is None and all(p.assembler.is_traceable for p in self._parts)
-        self._inside &= len(self._parts) == 1
+        self._inside = self._can_be_inside()
         try:
             # Tried out, a program must leave no trace: neither a write nor a draw.
             if any(n.op == "call_function" and is_needed(n) for n in self._forward.graph.nodes):
@@ -111,7 +141,7 @@ class LiftedRun:
             if any(part.most_products > chunk_size for part in self._parts):
                 raise NotCompiled("its products do not fit into one chunk")
             plain = [t.detach() for t in tensors]
-            self._compiled = compiled(program, plain, loose=loose)
+            self._compiled = compiled(self._program, plain, loose=loose)
         except NotCompiled as reason:
             self.reasons.append(_checks.left_to_replay(str(reason)))
 
@@ -305,6 +335,10 @@ def _of_shape(graph: PullbackGraph, node: fx.Node) -> Tensor:
     target: Any = node.target
     found: Tensor = target(*args, **kwargs)
     return found
+
+
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 def _seed(marks: Tensor, meta: Meta) -> Tensor:

@@ -27,6 +27,9 @@ from .state import Reading, TensorGuard
 from .state.facts import quoted
 from .study import Study, pattern_here, study, tensor_named
 
+# The call at which a program is made one straight line: a few dozen milliseconds, which whoever
+# calls once or twice is spared.
+STRAIGHT_FROM = 3
 # How often a record is tried to be made where its arguments or its tensors are too special.
 _ATTEMPTS = 3
 
@@ -92,6 +95,7 @@ class Session:
         self._reading: Reading = found.reading.without_tensors()
         self._plain, self._objects = arguments.plain, arguments.objects
         self._run: LiftedRun | None = None
+        self._calls = 0
         self._lift_guards: dict[str, TensorGuard] = {}
         self._changing: set[str] = set()
         self._unlifted = ""
@@ -140,19 +144,42 @@ class Session:
         self, tensors: Sequence[Tensor], chunk_size: int | None
     ) -> tuple[Tensor, list[Tensor]]:
         """The values, and the tensors of aux."""
-        run, captured = self._run, self._study.captured
+        captured, chunk = self._study.captured, chunk_size or self.plan.chunk_size
         assert captured is not None
-        if run is not None:
-            values, aux = run.values(tensors, chunk_size or self.plan.chunk_size)
+        self._calls += 1
+        if self._calls == STRAIGHT_FROM:
+            self._straighten(tensors, chunk)
+        if (run := self._run) is not None:
+            values, aux = run.values(tensors, chunk)
             self.engine = "compiled" if run.is_compiled else "replay"
-            self.reasons = tuple(run.reasons)
+            self.reasons = (*run.reasons, *self._why_unlifted)
             return values, aux
         start = len(captured.owned)
         primals = tensors[start : start + len(captured.graph.gradients)]
         source = Replay(captured, tensors, primals)
         values = self._values(self.plan, source, chunk_size, "replay")
-        self.reasons += (self._unlifted,) if self._unlifted else ()
+        self.reasons += self._why_unlifted
         return values, source.aux_tensors
+
+    @property
+    def _why_unlifted(self) -> tuple[str, ...]:
+        return (self._unlifted,) if self._unlifted else ()
+
+    def _straighten(self, tensors: Sequence[Tensor], chunk_size: int) -> None:
+        """What is called again and again is worth one straight line of calls."""
+        captured, run = self._study.captured, self._run
+        assert captured is not None
+        if not captured.batches or not self.plan.pattern.nnz:
+            return
+        if run is None:
+            if max(self.plan.coloring.split) > chunk_size:
+                return
+            lift = unlifted(captured, self.plan)
+            if isinstance(lift, str):
+                return
+            run = LiftedRun(captured, lift, self.plan.dtype)
+        if run.straighten(tensors, captured.graph.rounding, chunk_size):
+            self._run = run
 
     def _make_run(self, arguments: Arguments, reading: Reading, tensors: Sequence[Tensor]) -> None:
         """Have ready what evaluates the plan here, if not products of the whole graph.
@@ -168,6 +195,7 @@ class Session:
         if (self._run is None and not self._unlifted) or changed:
             self._lift_guards = {}
             self._changing |= changed
+            self._calls = 0 if changed else self._calls
             self._run = self._made(arguments, reading, tensors)
 
     def _is_unchanged(self, guard: TensorGuard, tensor: Tensor) -> bool:

@@ -42,6 +42,18 @@ def perturbed(tensor: Tensor, step: float = 1e-2) -> Tensor:
         return torch.where(zero, noise.abs(), moved) if bool(zero.any()) else moved
 
 
+def in_its_layout(by: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """``by(tensor)`` in the strides of ``tensor``; what holds no floating point numbers, or has
+    elements that share a place, stays as it is."""
+    given = tensor.detach()
+    if not given.is_floating_point():
+        return given
+    if 0 in (s for s, n in zip(given.stride(), given.shape, strict=True) if n > 1):
+        return given
+    moved = torch.empty_strided(given.shape, given.stride(), dtype=given.dtype, device=given.device)
+    return moved.copy_(by(given))
+
+
 def shuffled(tensor: Tensor, flip: bool = False) -> Tensor:
     """The entries drawn anew from among themselves, with repeats; half of them with ``flip``ped
     sign."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from ... import _checks, _inductor
-from ..trial import perturbed, shuffled
+from ..trial import in_its_layout, perturbed, shuffled
 from . import clean
 from .reason import NotCompiled
 from .trace import Run, Traced, traced
@@ -124,9 +124,9 @@ def differences(
     """
     points: list[list[Tensor]] = [
         [t.detach() for t in tensors],
-        [_moved(perturbed, t) for t in tensors],
-        [_moved(_turned, t) for t in tensors],
-        [_moved(_spoiled, t) for t in tensors],
+        [in_its_layout(perturbed, t) for t in tensors],
+        [in_its_layout(_turned, t) for t in tensors],
+        [in_its_layout(_spoiled, t) for t in tensors],
     ]
     for k, point in enumerate(points):
         try:
@@ -143,15 +143,6 @@ def differences(
         _apart(found, [*point, *constants])
 
 
-def _moved(by: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    """Floating point numbers moved, in the layout of ``tensor``; anything else as it is."""
-    given = tensor.detach()
-    if not given.is_floating_point():
-        return given
-    moved = torch.empty_strided(given.shape, given.stride(), dtype=given.dtype, device=given.device)
-    return moved.copy_(by(given)) if _fills(moved) else given
-
-
 def _turned(tensor: Tensor) -> Tensor:
     flat = shuffled(tensor).reshape(-1)
     flat[1::2].neg_()
@@ -165,11 +156,6 @@ def _spoiled(tensor: Tensor) -> Tensor:
         for k, value in enumerate((torch.inf, torch.nan, -torch.inf, 0.0)):
             flat[11 * k :: 44] = value
         return flat.reshape(tensor.shape)
-
-
-def _fills(tensor: Tensor) -> bool:
-    """Whether no two elements share a place."""
-    return 0 not in (s for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1)
 
 
 def _compare(found: Sequence[Tensor], expected: Sequence[Tensor], loose: float) -> None:
