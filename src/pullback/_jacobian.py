@@ -26,6 +26,10 @@ from .sparse.trial import rounding_of, same
 
 # How many kinds of calls are recognised at once.
 _RECENT = 4
+# The call of one kind from which on a dense Jacobian is replayed, and how often its function may
+# be captured anew because something that it reads has changed.
+_REPLAYED_FROM = 3
+_LOOKS = 3
 
 
 class Jacobian:
@@ -53,6 +57,7 @@ class Jacobian:
         self._views: dict[Any, ComplexView] = {}
         self._batches: dict[Any, bool | None] = {}
         self._sessions: dict[Any, Session] = {}
+        self._dense_calls: dict[Any, int] = {}
         self._recent: list[Session] = []
         self.plan: Plan | None = plan
         self.engine = ""
@@ -74,10 +79,12 @@ class Jacobian:
         found, aux = self._at_once(args), None
         if found is None:
             arguments = arguments_for("jacobian", args, self._argnums, self._func)
-            if self._layout is torch.strided and self._given is None:
-                found, aux = self._dense(arguments)
+            if not self._is_dense:
+                found, aux = self._planned(args, arguments, self._session(arguments))
+            elif (session := self._dense_session(arguments)) is not None:
+                found, aux = self._planned(args, arguments, session)
             else:
-                found, aux = self._planned(args, arguments)
+                found, aux = self._dense(arguments)
         if out is not None:
             found = refill(out, found, "jacobian")
         return (found, aux) if self._has_aux else found
@@ -85,6 +92,7 @@ class Jacobian:
     def refresh(self) -> None:
         """Forget what was captured of ``func``: the next call looks at it anew."""
         self._sessions.clear()
+        self._dense_calls.clear()
         self._recent.clear()
 
     def _at_once(self, args: tuple[Any, ...]) -> Any:
@@ -95,11 +103,19 @@ class Jacobian:
             ready = session.ready
             if ready is not None and (tensors := ready.tensors(args)) is not None:
                 values = session.values(tensors, self._chunk)
+                if self._layout is torch.sparse_csr and not self._holomorphic:
+                    self._tell(session, session.plan)
+                    return ready.as_csr(values)
                 return self._matrix(session, session.plan, values, ready.laid_out, ready.out)
         return None
 
-    def _planned(self, args: tuple[Any, ...], arguments: Arguments) -> tuple[Any, Any]:
-        session = self._session(arguments)
+    @property
+    def _is_dense(self) -> bool:
+        return self._layout is torch.strided and self._given is None
+
+    def _planned(
+        self, args: tuple[Any, ...], arguments: Arguments, session: Session
+    ) -> tuple[Any, Any]:
         outcome = session.evaluate(arguments, self._chunk)
         session.make_ready(args, arguments)
         if self._recent[:1] != [session]:
@@ -110,12 +126,15 @@ class Jacobian:
     def _matrix(
         self, session: Session, plan: Plan, values: Tensor, arguments: Arguments, out: Structure
     ) -> Any:
-        self.plan, self.engine = plan, session.engine
-        self.notes = (*plan.notes, *session.reasons)
+        self._tell(session, plan)
         if self._holomorphic:
             view = complex_view("jacobian", plan, self._views)
             plan, values = view.plan, view.values(values)
         return matrix(plan, values, self._layout, arguments, out)
+
+    def _tell(self, session: Session, plan: Plan) -> None:
+        self.plan, self.engine = None if self._is_dense else plan, session.engine
+        self.notes = (*plan.notes, *session.reasons)
 
     def _session(self, arguments: Arguments) -> Session:
         if self._given is not None:
@@ -129,6 +148,27 @@ class Jacobian:
                 self._compile,
             )  # fmt: skip
         return self._sessions[key]
+
+    def _dense_session(self, arguments: Arguments) -> Session | None:
+        """What replays a dense Jacobian that is asked for again and again, where that is safe.
+
+        A function that cannot be captured, or whose state changes from call to call, is run.
+        """
+        if self._holomorphic or not _torch.plain_autograd_sees_everything():
+            return None
+        if torch.is_grad_enabled() and any(t.requires_grad for t in arguments.primals):
+            return None
+        key = (arguments.signature, torch_modes())
+        calls = self._dense_calls[key] = self._dense_calls.get(key, 0) + 1
+        if calls < _REPLAYED_FROM:
+            return None
+        session = self._sessions.get(key)
+        if session is None:
+            session = self._sessions[key] = Session(
+                "jacobian", self._func, arguments, self._has_aux, None, self._trust,
+                self._compile, dense=True,
+            )  # fmt: skip
+        return session if session.is_captured and session.looks <= _LOOKS else None
 
     def _dense(self, arguments: Arguments) -> tuple[Any, Any]:
         """One product for every row, or for every column where these are fewer."""

@@ -16,6 +16,9 @@ from torch import Tensor
 _guards: Any = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
 
 
+_functions, _dispatches = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
+
+
 def settings_check() -> Callable[[], bool] | None:
     """A quick call: are grad mode, autocast, the default dtype, determinism, the number of threads
     those of now? None where this torch has no such check."""
@@ -26,8 +29,8 @@ def device_mode() -> object:
     """What ``torch.set_default_device`` has put in force, or None; ``...`` where other modes of
     torch function or dispatch run, too."""
     context: object = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
-    functions = torch._C._len_torch_function_stack()
-    if torch._C._len_torch_dispatch_stack() or functions != (context is not None):
+    functions = _functions()
+    if _dispatches() or functions != (context is not None):
         return ...
     return context if not functions or torch._C._get_function_stack_at(0) is context else ...
 

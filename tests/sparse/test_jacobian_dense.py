@@ -16,6 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils import _pytree as pytree
 
 import pullback as pb
+from pullback.sparse import session
+from pullback.sparse.study import study
 
 Func = Callable[..., Any]
 torch.manual_seed(0)
@@ -74,8 +76,10 @@ def same(found: Any, expected: Any) -> None:
 def test_it_is_jacrev(name: str) -> None:
     func, args = FUNCS[name]
     jac = pb.jacobian(func)
-    same(jac(*args), torch.func.jacrev(func)(*args))
-    assert jac.plan is None
+    for k in range(5):  # from the third call on it may be replayed
+        point = pytree.tree_map(lambda t, k=k: t * (1 + k / 100), args)
+        same(jac(*point), torch.func.jacrev(func)(*point))
+        assert jac.plan is None
 
 
 @pytest.mark.parametrize("argnums", [0, 1, (0,), (1, 0), (0, 1), -1])
@@ -307,3 +311,122 @@ def test_what_cannot_be_differentiated_is_refused_by_name(func: Func, args: Any,
     for layout in (None, torch.sparse_csr):
         with pytest.raises(kind, match=r"^jacobian: "):
             pb.jacobian(func, layout=layout)(*args)
+
+
+class TestCalledAgain:
+    """From the third call of one kind on, what can be captured is replayed."""
+
+    def test_it_is_replayed(self) -> None:
+        jac = pb.jacobian(lambda x: (W @ x).tanh())
+        engines = []
+        for k in range(5):
+            jac(X + k)
+            engines.append(jac.engine)
+        assert engines == ["function", "function", "replay", "replay", "replay"]
+        assert repr(jac).endswith(": dense")
+        jac.refresh()
+        jac(X)
+        assert jac.engine == "function"
+
+    def test_another_shape_or_dtype_counts_for_itself(self) -> None:
+        jac = pb.jacobian(torch.sin)
+        for x in (X, X, X, Y, X.float()):
+            same(jac(x), torch.diag(x.cos()))
+        assert jac.engine == "function"
+
+    def test_what_it_closes_over_is_read_at_every_call(self) -> None:
+        scale, weight = 2.0, W.clone()
+
+        def func(x: Tensor) -> Tensor:
+            return scale * (weight @ x).sin()
+
+        jac = pb.jacobian(func)
+        for k in range(12):
+            if k % 4 == 3:
+                scale += 1
+            if k % 3 == 1:
+                weight.mul_(1.5)
+            same(jac(X), torch.func.jacrev(func)(X))
+
+    def test_a_function_that_changes_what_it_reads_is_run(self) -> None:
+        count = [0.0]
+
+        def func(x: Tensor) -> Tensor:
+            count[0] += 1
+            return x * count[0]
+
+        jac = pb.jacobian(func)
+        for _ in range(5):
+            found = jac(X)
+            assert jac.engine == "function"
+            assert torch.equal(found, torch.eye(5, dtype=D) * count[0])
+
+    def test_a_function_that_is_another_at_every_call_is_captured_a_few_times_only(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks = []
+        monkeypatch.setattr(session, "study", lambda *a, **k: (looks.append(1), study(*a, **k))[1])
+        power = 0
+
+        def func(x: Tensor) -> Tensor:
+            return x**power
+
+        jac = pb.jacobian(func)
+        for _ in range(11):
+            power += 1
+            same(jac(X), torch.func.jacrev(func)(X))
+        assert jac.engine == "function"
+        assert len(looks) <= 5
+
+    def test_a_result_that_can_be_differentiated_comes_from_the_function(self) -> None:
+        jac = pb.jacobian(lambda x: x**3)
+        x = X.clone().requires_grad_()
+        for _ in range(4):
+            (slope,) = torch.autograd.grad(jac(x).diagonal().sum(), x)
+            torch.testing.assert_close(slope, 6 * X)
+        weight = W.clone().requires_grad_()
+        jac = pb.jacobian(lambda x: weight @ x)
+        for _ in range(5):
+            jac(X).sum().backward()
+        assert weight.grad is not None
+        assert torch.equal(weight.grad, torch.full_like(W, 5))
+
+    def test_draws_are_those_of_the_function(self) -> None:
+        func = lambda x: F.dropout(x, 0.5) * 2  # noqa: E731
+        jac = pb.jacobian(func)
+        for seed in range(5):
+            torch.manual_seed(seed)
+            found = jac(X)
+            torch.manual_seed(seed)
+            kept = F.dropout(torch.ones_like(X), 0.5) * 2
+            torch.testing.assert_close(found, torch.diag(kept))
+
+    def test_inside_a_transform_the_function_runs(self) -> None:
+        jac = pb.jacobian(torch.sin)
+        for _ in range(4):
+            jac(X)
+        found = torch.func.vmap(jac)(torch.stack([X, 2 * X]))
+        same(found, torch.stack([torch.diag(X.cos()), torch.diag((2 * X).cos())]))
+
+    @pytest.mark.parametrize("chunk", [1, 3])
+    def test_chunks_change_nothing(self, chunk: int) -> None:
+        for name in ("outer", "tall", "two outputs"):
+            func, args = FUNCS[name]
+            jac = pb.jacobian(func, chunk_size=chunk)
+            for _ in range(5):
+                same(jac(*args), torch.func.jacrev(func)(*args))
+
+    def test_aux_is_that_of_the_call(self) -> None:
+        jac = pb.jacobian(lambda x: (x * 2, {"kept": x + 1, "name": "n"}), has_aux=True)
+        for k in range(5):
+            found, aux = jac(X + k)
+            same(found, 2 * torch.eye(5, dtype=D))
+            assert torch.equal(aux["kept"], X + k + 1)
+            assert aux["name"] == "n"
+
+    def test_the_result_is_the_callers_to_write_to(self) -> None:
+        jac = pb.jacobian(lambda x: x @ M)
+        for _ in range(5):
+            found = jac(Y)
+            assert torch.equal(found, M.T)
+            found.zero_()

@@ -17,6 +17,9 @@ from .lift import kernels
 from .lift.factor import Terms
 from .lift.pairs import Pairs
 
+# Terms, padded to as many for every entry, that tensor calls put together as fast as a kernel of
+# its own: a compiler sees through them.
+_FEW = 16_384
 # Entries that one thread gets through in the time that handing work to others takes.
 BLOCK = 400_000
 _KERNEL_DTYPES = (torch.float32, torch.float64)
@@ -53,6 +56,11 @@ class Assembler:
             "index_add": self._by_torch,
         }
         self._run = make[self.form](terms)
+        self._traceable: Run | None = None
+        if self.form in ("in order", "permuted"):
+            self._traceable = self._run
+        elif self._counts.max(initial=0) * self.nnz <= _FEW and dtype in _KERNEL_DTYPES:
+            self._traceable = self._of_few(terms)
 
     def __call__(self, flat: Tensor) -> Tensor:
         """``flat``: the products, one after the other; without a graph."""
@@ -79,14 +87,43 @@ class Assembler:
 
     @property
     def is_traceable(self) -> bool:
-        """Whether a compiler may see through it: it is made of torch's own calls."""
-        return self.form in ("in order", "permuted")
+        """Whether ``traceable`` is at hand."""
+        return self._traceable is not None
+
+    def traceable(self, flat: Tensor) -> Tensor:
+        """The same values by torch's own calls alone, which a compiler sees through."""
+        assert self._traceable is not None
+        return self._traceable(flat)
 
     def _permuted(self, terms: Terms) -> Run:
         order = sorted(range(len(self._dims)), key=lambda d: -self._dims[d][1])
         shape = [self._dims[d][0] for d in order]
         back = [order.index(d) for d in range(len(order))]
         return lambda flat: flat.view(shape).permute(back).reshape(-1)
+
+    def _of_few(self, terms: Terms) -> Run:
+        """Each entry a sum of as many terms as the longest has; those it lacks weigh nothing."""
+        depth = int(self._counts.max(initial=0))
+        place = np.repeat(np.arange(self.nnz), self._counts)
+        nth = np.arange(terms.sources.size) - np.repeat(terms.starts[:-1], self._counts)
+        sources = np.zeros((depth, self.nnz), dtype=np.int64)
+        weights = np.zeros((depth, self.nnz))
+        sources[nth, place], weights[nth, place] = terms.sources, _weights(terms)
+        read = torch.from_numpy(sources.reshape(-1)).to(self._device)
+        factor = torch.from_numpy(weights).to(self._device, self._dtype)
+        whole, ones = bool((factor != 0).all()), bool((factor == 1).all())
+        template = terms.template
+        added = None if template is None else torch.from_numpy(template).to(factor)
+
+        def run(flat: Tensor) -> Tensor:
+            found = flat.index_select(0, read).view(depth, self.nnz)
+            found = found if ones else found * factor
+            # What weighs nothing is no term: 0 * inf would be one.
+            found = found if whole else torch.where(factor != 0, found, 0)
+            found = found[0] if depth == 1 else found.sum(0)
+            return found if added is None else found + added
+
+        return run
 
     def _gather(self, terms: Terms) -> Run:
         sources = _unsigned(terms.sources)

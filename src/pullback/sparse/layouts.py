@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -31,10 +32,9 @@ def matrix(plan: Plan, values: Tensor, layout: Any, arguments: Arguments, out: S
         data = values.detach().cpu().numpy()
         parts = (data, pattern.indices.copy(), pattern.indptr.copy())
         return scipy.sparse.csr_array(parts, shape=pattern.shape)
-    crow, col = _indices(plan, values.device)
     if layout is torch.sparse_csr:
-        _quiet_beta_notice()
-        return torch.sparse_csr_tensor(crow, col, values, pattern.shape, check_invariants=False)
+        return csr(plan, values.device)(values)
+    crow, col = _indices(plan, values.device)
     rows = torch.repeat_interleave(
         torch.arange(pattern.shape[0], device=values.device), crow.diff().long()
     )
@@ -45,6 +45,21 @@ def matrix(plan: Plan, values: Tensor, layout: Any, arguments: Arguments, out: S
         is_coalesced=True,
         check_invariants=False,
     )
+
+
+def csr(plan: Plan, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The CSR matrix of values, with all that is the same for every call at hand."""
+    crow, col = _indices(plan, device)
+    shape = plan.pattern.shape
+    _quiet_beta_notice()
+
+    def laid_out(values: Tensor) -> Tensor:
+        # Told the dtype, torch does not look for it, which takes as long as all the rest.
+        return torch.sparse_csr_tensor(
+            crow, col, values, shape, dtype=values.dtype, check_invariants=False
+        )
+
+    return laid_out
 
 
 def dense(pattern: SparsityPattern, values: Tensor) -> Tensor:

@@ -65,11 +65,32 @@ class LiftedRun:
 
     def values(self, tensors: Sequence[Tensor], chunk_size: int) -> tuple[Tensor, list[Tensor]]:
         """The values, shape ``(nnz,)``, and the tensors of aux."""
-        results = self._at_once(tensors)
-        if results is None:
-            results = self._results(tensors, chunk_size)
-        elif self._inside:
-            return results[0], list(results[1:])
+        found = self.at_once(tensors)
+        if found is not None:
+            return found[0], list(found[1:])
+        return self._assembled(self._results(tensors, chunk_size))
+
+    def at_once(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """The values and the tensors of aux by the compiled program, or by its straight line; None
+        where there is none for these tensors."""
+        if self._compiled is not None:
+            try:
+                results = self._compiled([t.detach() if t.requires_grad else t for t in tensors])
+            except NotCompiled as reason:  # there is another number of threads now
+                self._compiled = None
+                self.reasons.append(_checks.left_to_replay(str(reason)))
+                return None
+        elif self._straight is not None and [*map(_form, tensors)] == self._forms:
+            with without_autocast():
+                results = self._straight(*tensors)
+        else:
+            return None
+        if self._inside:
+            return results
+        values, aux = self._assembled(results)
+        return values, *aux
+
+    def _assembled(self, results: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         if self._pairs is not None:
             return self._pairs(results[0], results[1]), list(results[2:])
         found = [p.assembler(flat) for p, flat in zip(self._parts, results, strict=False)]
@@ -77,19 +98,6 @@ class LiftedRun:
         for (a, b, pattern, width), values in zip(self._chain, found[1:], strict=True):
             product = multiply(a, product, b, values, pattern, width)
         return product, list(results[len(self._parts) :])
-
-    def _at_once(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
-        """What the compiled program or its straight line gives, if there is one for here."""
-        if self._compiled is not None:
-            try:
-                return self._compiled([t.detach() if t.requires_grad else t for t in tensors])
-            except NotCompiled as reason:  # there is another number of threads now
-                self._compiled = None
-                self.reasons.append(_checks.left_to_replay(str(reason)))
-        elif self._straight is not None and [*map(_form, tensors)] == self._forms:
-            with without_autocast():
-                return self._straight(*tensors)
-        return None
 
     def _results(self, tensors: Sequence[Tensor], chunk_size: int) -> Sequence[Tensor]:
         """The products of each part, flattened, and the tensors of aux."""
@@ -107,7 +115,7 @@ class LiftedRun:
         at = dict(zip(self._handed, results, strict=False))
         flat = [part.products(at, None) for part in self._parts]
         if self._inside:
-            flat = [self._parts[0].assembler(flat[0])]
+            flat = [self._parts[0].assembler.traceable(flat[0])]
         return (*flat, *results[len(self._handed) :])
 
     def _can_be_inside(self) -> bool:

@@ -123,6 +123,12 @@ def plan_of(
             found.captured.graph.moves.clear()  # as large as all tensors of the graph together
 
 
+def dense_plan(caller: str, found: Study, arguments: Arguments) -> Plan:
+    """One product for every row or column, whatever the pattern."""
+    shape = (sum(o.numel for o in found.outputs), sum(i.numel for i in found.inputs))
+    return plan_of(caller, found, arguments, "dense", SparsityPattern.full(shape), lift=False)
+
+
 def _lifted_or_not(
     caller: str, plan: Plan, found: Study, arguments: Arguments, mode: str, *, certain: bool
 ) -> Plan:

@@ -7,7 +7,7 @@ something has changed, only that nothing has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import is_
 from typing import Any
@@ -146,7 +146,8 @@ class _Owned:
 class Ready:
     """The record of a call that was replayed.
 
-    ``laid_out``, its arguments without leaves, and ``out`` are what a result is laid out by.
+    ``laid_out``, its arguments without leaves, and ``out`` are what a result is laid out by;
+    ``as_csr`` makes the CSR matrix of values.
     """
 
     def __init__(
@@ -157,8 +158,10 @@ class Ready:
         study: Study,
         guards: Mapping[str, TensorGuard],
         trust_indices: bool,
+        as_csr: Callable[[Tensor], Tensor],
     ) -> None:
         assert study.captured is not None
+        self.as_csr = as_csr
         self.laid_out, self.out = replace(arguments, leaves=()), study.captured.out
         self._captured, self._trust = study.captured, trust_indices
         self._primal_at, self._other_at = arguments.primal_at, arguments.other_at

@@ -16,11 +16,12 @@ from .arguments import Arguments
 from .backward_graph import content_digest
 from .choice import choose
 from .evaluate import values_of
+from .layouts import csr
 from .lift.spec import Lift
 from .lifted import LiftedRun
 from .lifting import LIFTED_MODES, lift_of, unlifted
 from .plan import Plan
-from .planning import plan_of
+from .planning import dense_plan, plan_of
 from .products import Function, Replay, Source
 from .ready import Ready
 from .state import Reading, TensorGuard
@@ -45,7 +46,8 @@ class Session:
     """Evaluates one function along a plan.
 
     ``given`` is the caller's plan: where it does not hold, the call is refused. A plan of the
-    session's own is made anew instead.
+    session's own is made anew instead; with ``dense``, one of a product for every row or column,
+    for which no pattern is sought. ``looks`` counts how often the function was captured.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class Session:
         given: Plan | None,
         trust_indices: bool,
         compile: bool = False,
+        dense: bool = False,
     ) -> None:
         self._caller, self._func, self._has_aux = caller, func, has_aux
         self._given, self._trust, self._compile = given, trust_indices, compile
+        self._dense, self.looks = dense, 0
         self._batches: bool | None = None
         self._rows: Plan | None = None
         self.engine = ""
@@ -73,6 +77,7 @@ class Session:
 
     def _look(self, arguments: Arguments) -> None:
         given = self._given
+        self.looks += 1
         self.ready = None
         self._may_be_ready = _ATTEMPTS
         frozen = tuple(given.facts) if given is not None else ()
@@ -83,11 +88,13 @@ class Session:
             arguments,
             has_aux=self._has_aux,
             frozen=[n for n in frozen if n],
-            detecting=not known,
+            detecting=not known and not self._dense,
             known=given.key if given is not None else "",
         )
         found = self._study
-        if given is None:
+        if self._dense:
+            self.plan = dense_plan(self._caller, found, arguments)
+        elif given is None:
             self.plan = plan_of(self._caller, found, arguments)
         else:
             self.plan = given
@@ -138,6 +145,10 @@ class Session:
 
     def values(self, tensors: Sequence[Tensor], chunk_size: int | None = None) -> Tensor:
         """The values, from the inputs of the captured graph; nothing is checked."""
+        if self._run is not None and self._calls > STRAIGHT_FROM:
+            values = self._run.at_once(tensors)
+            if values is not None:
+                return values[0]
         return self._replayed(tensors, chunk_size)[0]
 
     def _replayed(
@@ -245,6 +256,10 @@ class Session:
             for name, digest in lift.facts.items()
         )
 
+    @property
+    def is_captured(self) -> bool:
+        return self._study.captured is not None
+
     def make_ready(self, args: Sequence[Any], arguments: Arguments) -> None:
         """Record the call just made, if it was replayed and another like it needs few checks."""
         if self._study.captured is None or self._has_aux or self.engine == "function":
@@ -257,7 +272,9 @@ class Session:
             return
         guards = {**self._guards, **self._lift_guards}
         trust = self._trust and not self._lift_guards
-        ready = Ready(args, arguments, reading, self._study, guards, trust)
+        device = self._study.captured.outputs[0].device
+        as_csr = csr(self.plan, device)
+        ready = Ready(args, arguments, reading, self._study, guards, trust, as_csr)
         if ready.is_quick:
             self.ready = ready
         else:

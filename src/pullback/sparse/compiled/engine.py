@@ -60,27 +60,27 @@ def _one_line() -> Iterator[None]:
 class Compiled:
     """A program with a kernel for each number of threads that it was called under."""
 
-    __slots__ = ("_constants", "_dtypes", "_kernels", "_loose", "_run", "_traced")
+    __slots__ = ("_constants", "_forms", "_kernels", "_loose", "_run", "_traced")
 
     def __init__(self, run: Run, graph: Traced, tensors: Sequence[Tensor], loose: float) -> None:
         self._run, self._traced, self._loose = run, graph, loose
         self._constants = graph.constants
-        self._dtypes = [t.dtype for t in tensors]
+        self._forms = [(t.dtype, t.shape, t.stride()) for t in tensors]
         self._kernels: dict[int, Kernel] = {}
 
     def __call__(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """The outputs at ``tensors``.
 
-        Raises TypeError where a tensor has another dtype, requires a gradient or is a lazy
-        negative; AssertionError where a shape or stride is another; NotCompiled where the number
-        of threads has changed and the new kernel cannot be trusted.
+        Raises TypeError where a tensor has another dtype, shape or stride, requires a gradient or
+        is a lazy negative; NotCompiled where the number of threads has changed and the new kernel
+        cannot be trusted.
         """
         kernel = self._kernels.get(torch.get_num_threads())
         if kernel is None:
             kernel = self.prepare(tensors)
-        for tensor, dtype in zip(tensors, self._dtypes, strict=True):
-            if tensor.dtype is not dtype or tensor.requires_grad or tensor.is_neg():
-                raise TypeError(f"compiled for plain {dtype}, not for {_described(tensor)}")
+        for tensor, form in zip(tensors, self._forms, strict=True):
+            if (tensor.dtype, tensor.shape, tensor.stride()) != form or _is_special(tensor):
+                raise TypeError(f"compiled for {_plain(*form)}, not for {_described(tensor)}")
         return kernel([*tensors, *self._constants])
 
     @property
@@ -99,9 +99,18 @@ class Compiled:
         return kernel
 
 
+def _is_special(tensor: Tensor) -> bool:
+    return tensor.requires_grad or tensor.is_neg()
+
+
 def _described(tensor: Tensor) -> str:
-    kind = "a lazy negative of" if tensor.is_neg() else ""
-    return f"{kind} {tensor.dtype}{' with a gradient' * tensor.requires_grad}".strip()
+    kind = "a lazy negative of " if tensor.is_neg() else ""
+    form = _plain(tensor.dtype, tensor.shape, tensor.stride())
+    return f"{kind}{form}{' with a gradient' * tensor.requires_grad}"
+
+
+def _plain(dtype: torch.dtype, shape: Sequence[int], stride: Sequence[int]) -> str:
+    return f"{dtype} of shape {tuple(shape)} and strides {tuple(stride)}"
 
 
 def _last(module: fx.GraphModule) -> None:

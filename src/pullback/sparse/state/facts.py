@@ -238,8 +238,8 @@ class Modes:
         if (
             self._settings is not None
             and self._settings()
-            and self.alone
-            and _settings.device_mode() is self._device
+            and (device := _settings.device_mode()) is self._device
+            and device is not ...
             and torch.is_inference_mode_enabled() is self._inference
         ):
             return True

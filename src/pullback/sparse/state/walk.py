@@ -50,6 +50,7 @@ class Tables:
         self._kinds: list[type[Any]] = []
         self._probes: list[Probe] = []
         self._versions: list[int] = []
+        self._plain = True  # they are the dictionaries themselves
 
     def add(self, fetch: Callable[[Any], Any], owner: Any, probe: Probe) -> None:
         self._owners.append(owner)
@@ -57,15 +58,19 @@ class Tables:
         self._kinds.append(type(owner))
         self._probes.append(probe)
         self._versions.append(-1)
+        self._plain &= fetch is itself and type(owner) is dict
 
     def hold(self) -> bool:
         version = _settings.dict_version
         if version is None:
             return not self._owners
-        if not all(map(is_, map(type, self._owners), self._kinds)):
-            return False
         # Read before the content is: a write in between shows at the next look.
-        now = [version(fetch(owner)) for fetch, owner in zip(self._fetch, self._owners)]  # noqa: B905
+        if self._plain:
+            now = [*map(version, self._owners)]
+        elif not all(map(is_, map(type, self._owners), self._kinds)):
+            return False
+        else:
+            now = [version(fetch(owner)) for fetch, owner in zip(self._fetch, self._owners)]  # noqa: B905
         if now == self._versions:
             return True
         for k, (before, after) in enumerate(zip(self._versions, now, strict=True)):

@@ -25,8 +25,9 @@ Straight = Callable[..., tuple[Tensor, ...]]
 _BY_GRAD_MODE = frozenset(
     "_thnn_fused_lstm_cell _thnn_fused_gru_cell mkldnn_rnn_layer _cudnn_rnn miopen_rnn".split()
 )
-# Constants of more bytes are made in every call, not kept.
+# Constants of more bytes are made in every call, not kept; of more, nobody looks what they hold.
 _KEPT = 2**23
+_LOOKED_AT = 2**28
 
 
 class NotStraight(Exception):  # noqa: N818 - it is no error: the program itself goes on
@@ -85,20 +86,22 @@ def _traced(run: Run, tensors: Sequence[Tensor]) -> tuple[fx.Graph, dict[fx.Node
     inputs = module.graph.find_nodes(op="placeholder")
     values = dict(zip(inputs[len(tensors) :], constants, strict=True))
     tidy(module)
-    fold_units(module, values)
+    fold_units(module, _constants(module.graph, values, _LOOKED_AT))
     fold_uniform(module)
     tidy(module)
     merge_equal_calls(module)
-    _evaluate_constants(module.graph, values)
-    return module.graph, values
+    return module.graph, _constants(module.graph, values, _KEPT)
 
 
-def _evaluate_constants(graph: fx.Graph, values: dict[fx.Node, Tensor]) -> None:
+def _constants(graph: fx.Graph, given: dict[fx.Node, Tensor], most: int) -> dict[fx.Node, Tensor]:
+    """``given`` and what follows from it alone, where that takes ``most`` bytes."""
+    values = dict(given)
     for node in graph.nodes:
         like = node.meta.get("val")
         if node.op != "call_function" or not isinstance(like, Tensor):
             continue
         inputs = node.all_input_nodes
-        if all(n in values for n in inputs) and like.numel() * like.element_size() <= _KEPT:
+        if all(n in values for n in inputs) and like.numel() * like.element_size() <= most:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
             values[node] = node.target(*args, **kwargs)
+    return values
