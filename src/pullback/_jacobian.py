@@ -76,7 +76,7 @@ class Jacobian:
             # Nothing records a graph there, and no derivative would be found.
             with torch.inference_mode(False), torch.no_grad():
                 return self(*map_leaves(_torch.plain_copy, args), out=out)
-        found, aux = self._at_once(args), None
+        found, aux = self._at_once(args, out), None
         if found is None:
             arguments = arguments_for("jacobian", args, self._argnums, self._func)
             if not self._is_dense:
@@ -85,7 +85,7 @@ class Jacobian:
                 found, aux = self._planned(args, arguments, session)
             else:
                 found, aux = self._dense(arguments)
-        if out is not None:
+        if out is not None and found is not out:
             found = refill(out, found, "jacobian")
         return (found, aux) if self._has_aux else found
 
@@ -95,17 +95,22 @@ class Jacobian:
         self._dense_calls.clear()
         self._recent.clear()
 
-    def _at_once(self, args: tuple[Any, ...]) -> Any:
-        """The matrix, where this is known to be a call like one of the last; else None."""
+    def _at_once(self, args: tuple[Any, ...], out: Any) -> Any:
+        """The matrix, where this is known to be a call like one of the last; else None. It is
+        ``out`` if that is one that can be written to at once."""
         if not self._recent or not _torch.plain_autograd_sees_everything():
             return None
         for session in self._recent:
             ready = session.ready
             if ready is not None and (tensors := ready.tensors(args)) is not None:
-                values = session.values(tensors, self._chunk)
-                if self._layout is torch.sparse_csr and not self._holomorphic:
+                as_csr = self._layout is torch.sparse_csr and not self._holomorphic
+                into = None
+                if as_csr and out is not None:
+                    into = ready.csr.values_of(out, tensors)
+                values = session.values(tensors, self._chunk, into)
+                if as_csr:
                     self._tell(session, session.plan)
-                    return ready.as_csr(values)
+                    return ready.csr(values) if into is None else out
                 return self._matrix(session, session.plan, values, ready.laid_out, ready.out)
         return None
 

@@ -86,7 +86,26 @@ def test_every_form_is_the_dense_product(name: str, dtype: torch.dtype, threads:
         assert found.dtype is dtype
         expected = torch.from_numpy(product(given, f.double().numpy())).to(dtype)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        into = torch.full_like(found, torch.nan)
+        assert assembler(f, into) is into
+        assert torch.equal(into, found)
         assert torch.equal(f, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", FORMS)
+def test_few_terms_are_put_together_by_tensor_calls_as_well(name: str, dtype: torch.dtype) -> None:
+    given = terms(*FORMS[name])
+    assembler = Assembler(given, SIZE, dtype, CPU)
+    assert assembler.is_traceable
+    f = torch.randn(SIZE, dtype=dtype)
+    torch.testing.assert_close(assembler.traceable(f), assembler(f))
+    # What a value does not read may be anything.
+    f[:] = torch.inf
+    f[given.sources[: given.starts[1]]] = 1.0
+    assert bool(assembler.traceable(f)[0].isfinite())
+    many = Terms(np.arange(20_001, dtype=np.int32), np.zeros(20_000, np.int32), None, None)
+    assert not Assembler(many, SIZE, dtype, CPU).is_traceable
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -152,6 +171,7 @@ def test_equal_blocks_are_one_product(dtype: torch.dtype, weighed: bool) -> None
     f = torch.from_numpy(rng.integers(-4, 5, count * width) / 4).to(dtype)
     expected = torch.from_numpy(product(given, f.double().numpy())).to(dtype)
     torch.testing.assert_close(assembler(f), expected)
+    assert torch.equal(assembler(f, torch.empty_like(expected)), assembler(f))
     # One term that differs, and the blocks are not equal.
     other = sources.copy()
     other[-1] = sources[-lengths[-1] - 1] if lengths[-1] > 1 else (sources[-1] - 1)
@@ -173,7 +193,9 @@ def test_two_factors_multiplied_out(dtype: torch.dtype, threads: int) -> None:
     found = pairs_of(factors, patterns, [SIZE, SIZE], whole)
     assert found is not None
     assert found.ones == (True, False)
-    values = PairAssembler(found, dtype)(torch.cat([f[0], torch.ones(1, dtype=dtype)]), f[1])
+    left = torch.cat([f[0], torch.ones(1, dtype=dtype)])
+    values = PairAssembler(found, dtype)(left, f[1])
+    assert torch.equal(PairAssembler(found, dtype)(left, f[1], torch.empty_like(values)), values)
     expected = torch.from_numpy((dense[0] @ dense[1]).reshape(-1)).to(dtype)
     torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
 

@@ -125,10 +125,50 @@ def test_out_takes_the_values_of_another_point(layout: Any) -> None:
     jac = pb.jacobian(func, layout=layout)
     first = jac(X)
     held = memory(first)
-    again = jac(X.flip(0), out=first)
-    assert again is first
-    torch.testing.assert_close(as_dense(first), torch.func.jacrev(func)(X.flip(0)))
-    assert memory(first) == held
+    for k in range(6):
+        again = jac(X.flip(0) + k, out=first)
+        assert again is first
+        torch.testing.assert_close(as_dense(first), torch.func.jacrev(func)(X.flip(0) + k))
+        assert memory(first) == held
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_out_that_lies_in_the_memory_of_an_argument_is_filled_rightly(compile: bool) -> None:
+    func = lambda x: x.roll(1) * x + x.roll(2)  # noqa: E731
+    plan = pb.plan_jacobian(func, X)
+    jac = pb.jacobian(func, plan=plan, compile=compile)
+    for _ in range(5):
+        matrix = jac(X)
+        inside = matrix.values()[: len(X)]
+        inside.copy_(X + 1)
+        before = inside.clone()
+        jac(inside, out=matrix)
+        torch.testing.assert_close(as_dense(matrix), torch.func.jacrev(func)(before))
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_out_is_written_in_place_and_counted_as_written(compile: bool) -> None:
+    func = lambda x: x.roll(1) * x + x.roll(2)  # noqa: E731
+    jac = pb.jacobian(func, plan=pb.plan_jacobian(func, X), compile=compile)
+    matrix = jac(X)
+    for k in range(6):
+        values = matrix.values()
+        before = values._version
+        assert jac(X + k, out=matrix) is matrix
+        assert values._version > before or matrix.values()._version > before
+        torch.testing.assert_close(as_dense(matrix), torch.func.jacrev(func)(X + k))
+
+
+def test_out_with_a_graph_of_its_own_or_of_another_plan_is_filled_rightly() -> None:
+    func = lambda x: x.roll(1) * x  # noqa: E731
+    jac, other = (
+        pb.jacobian(func, layout=torch.sparse_csr),
+        pb.jacobian(func, layout=torch.sparse_csr),
+    )
+    theirs = other(X)
+    for k in range(5):
+        assert jac(X + k, out=theirs) is theirs
+        torch.testing.assert_close(as_dense(theirs), torch.func.jacrev(func)(X + k))
 
 
 def memory(matrix: Any) -> int:

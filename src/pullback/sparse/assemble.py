@@ -23,7 +23,7 @@ _FEW = 16_384
 # Entries that one thread gets through in the time that handing work to others takes.
 BLOCK = 400_000
 _KERNEL_DTYPES = (torch.float32, torch.float64)
-Run = Callable[[Tensor], Tensor]
+Run = Callable[[Tensor, Tensor | None], Tensor]
 Fill = Callable[[int, int, Any, Any], None]
 
 
@@ -45,8 +45,8 @@ class Assembler:
         self._dims: list[tuple[int, int]] = []
         self.form = self._form(terms, size)
         make: dict[str, Callable[[Terms], Run]] = {
-            "in order": lambda terms: lambda flat: flat,
-            "permuted": self._permuted,
+            "in order": lambda terms: _copied(lambda flat: flat),
+            "permuted": lambda terms: _copied(self._permuted()),
             "gather": self._gather,
             "pick": self._pick,
             "pick onto template": self._pick_onto,
@@ -56,15 +56,18 @@ class Assembler:
             "index_add": self._by_torch,
         }
         self._run = make[self.form](terms)
-        self._traceable: Run | None = None
-        if self.form in ("in order", "permuted"):
-            self._traceable = self._run
+        self._traceable: Callable[[Tensor], Tensor] | None = None
+        if self.form == "in order":
+            self._traceable = lambda flat: flat
+        elif self.form == "permuted":
+            self._traceable = self._permuted()
         elif self._counts.max(initial=0) * self.nnz <= _FEW and dtype in _KERNEL_DTYPES:
             self._traceable = self._of_few(terms)
 
-    def __call__(self, flat: Tensor) -> Tensor:
-        """``flat``: the products, one after the other; without a graph."""
-        return self._run(flat)
+    def __call__(self, flat: Tensor, into: Tensor | None = None) -> Tensor:
+        """``flat``: the products, one after the other; without a graph. ``into``, contiguous and
+        apart from them, receives the values."""
+        return self._run(flat, into)
 
     def _form(self, terms: Terms, size: int) -> str:
         most, least = int(self._counts.max(initial=0)), int(self._counts.min(initial=1))
@@ -95,13 +98,13 @@ class Assembler:
         assert self._traceable is not None
         return self._traceable(flat)
 
-    def _permuted(self, terms: Terms) -> Run:
+    def _permuted(self) -> Callable[[Tensor], Tensor]:
         order = sorted(range(len(self._dims)), key=lambda d: -self._dims[d][1])
         shape = [self._dims[d][0] for d in order]
         back = [order.index(d) for d in range(len(order))]
         return lambda flat: flat.view(shape).permute(back).reshape(-1)
 
-    def _of_few(self, terms: Terms) -> Run:
+    def _of_few(self, terms: Terms) -> Callable[[Tensor], Tensor]:
         """Each entry a sum of as many terms as the longest has; those it lacks weigh nothing."""
         depth = int(self._counts.max(initial=0))
         place = np.repeat(np.arange(self.nnz), self._counts)
@@ -161,10 +164,7 @@ class Assembler:
         count, matrix = terms.blocks
         weights = torch.from_numpy(self._own(matrix.T))
 
-        def run(flat: Tensor) -> Tensor:
-            return (flat.view(count, -1) @ weights).view(-1)
-
-        return run
+        return _copied(lambda flat: (flat.view(count, -1) @ weights).view(-1))
 
     def _sums_onto(self, terms: Terms) -> Run:
         assert terms.template is not None
@@ -180,16 +180,16 @@ class Assembler:
         )
 
     def _filled(self, fill: Fill) -> Run:
-        def run(flat: Tensor) -> Tensor:
-            return filled(self.nnz, self._dtype, flat.numpy(), fill)
+        def run(flat: Tensor, into: Tensor | None) -> Tensor:
+            return filled(self.nnz, self._dtype, flat.numpy(), fill, into)
 
         return run
 
     def _written(self, template: Any, count: int, write: Fill) -> Run:
         whole = torch.from_numpy(self._own(template))
 
-        def run(flat: Tensor) -> Tensor:
-            out = whole.clone()
+        def run(flat: Tensor, into: Tensor | None) -> Tensor:
+            out = whole.clone() if into is None else into.copy_(whole)
             source, target = flat.numpy(), out.numpy()
             in_blocks(count, lambda a, b: write(a, b, source, target))
             return out
@@ -213,13 +213,17 @@ class Assembler:
             picked = picked if weights is None else picked * weights
             return whole.index_add(0, entries, picked).to(self._dtype)
 
-        return run
+        return _copied(run)
 
     def _coded(self, *columns: Any) -> tuple[Any, ...]:
         return coded(self._dtype, *columns)
 
     def _own(self, array: Any) -> Any:
         return _own(self._dtype, array)
+
+
+def _copied(run: Callable[[Tensor], Tensor]) -> Run:
+    return lambda flat, into: run(flat) if into is None else into.copy_(run(flat))
 
 
 def coded(dtype: torch.dtype, *columns: Any) -> tuple[Any, ...]:
@@ -294,7 +298,7 @@ class PairAssembler:
         self._codes, self._weights = coded(dtype, pairs.weights)
         self._nnz, self._dtype = pairs.starts.size - 1, dtype
 
-    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
+    def __call__(self, left: Tensor, right: Tensor, into: Tensor | None = None) -> Tensor:
         g, starts = right.numpy(), self._starts
         read = (self._first, self._second, self._codes, self._weights)
 
@@ -302,12 +306,15 @@ class PairAssembler:
             first, second, codes, weights = read
             kernels.add_products(starts[a : b + 1], first, second, codes, weights, f, g, out)
 
-        return filled(self._nnz, self._dtype, left.numpy(), fill)
+        return filled(self._nnz, self._dtype, left.numpy(), fill, into)
 
 
-def filled(count: int, dtype: torch.dtype, flat: Any, fill: Fill) -> Tensor:
-    """A new vector, written by ``fill(first, last, flat, out[first:last])`` part by part."""
-    out = torch.empty(count, dtype=dtype)
+def filled(
+    count: int, dtype: torch.dtype, flat: Any, fill: Fill, into: Tensor | None = None
+) -> Tensor:
+    """A vector, new or ``into``, written by ``fill(first, last, flat, out[first:last])`` part by
+    part."""
+    out = torch.empty(count, dtype=dtype) if into is None else into
     target = out.numpy()
     in_blocks(count, lambda a, b: fill(a, b, flat, target[a:b]))
     return out
@@ -315,11 +322,11 @@ def filled(count: int, dtype: torch.dtype, flat: Any, fill: Fill) -> Tensor:
 
 def multiply(
     a: tuple[Any, Any], a_values: Tensor, b: tuple[Any, Any], b_values: Tensor,
-    pattern: tuple[Any, Any], width: int,
+    pattern: tuple[Any, Any], width: int, into: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """The values of a product of two CSR matrices, each given as (indptr, indices), values."""
     rows = pattern[0].size - 1
-    out = torch.empty(int(pattern[0][-1]), dtype=a_values.dtype)
+    out = torch.empty(int(pattern[0][-1]), dtype=a_values.dtype) if into is None else into
     left, right, target = a_values.numpy(), b_values.numpy(), out.numpy()
     share = max(1, rows * BLOCK // max(int(pattern[0][-1]), 1))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -33,7 +34,7 @@ def matrix(plan: Plan, values: Tensor, layout: Any, arguments: Arguments, out: S
         parts = (data, pattern.indices.copy(), pattern.indptr.copy())
         return scipy.sparse.csr_array(parts, shape=pattern.shape)
     if layout is torch.sparse_csr:
-        return csr(plan, values.device)(values)
+        return Csr(plan, values.device)(values)
     crow, col = _indices(plan, values.device)
     rows = torch.repeat_interleave(
         torch.arange(pattern.shape[0], device=values.device), crow.diff().long()
@@ -47,19 +48,42 @@ def matrix(plan: Plan, values: Tensor, layout: Any, arguments: Arguments, out: S
     )
 
 
-def csr(plan: Plan, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The CSR matrix of values, with all that is the same for every call at hand."""
-    crow, col = _indices(plan, device)
-    shape = plan.pattern.shape
-    _quiet_beta_notice()
+class Csr:
+    """Makes CSR matrices of values, with all that is the same for every call at hand."""
 
-    def laid_out(values: Tensor) -> Tensor:
+    def __init__(self, plan: Plan, device: torch.device) -> None:
+        self._crow, self._col = _indices(plan, device)
+        self._shape, self._dtype, self._device = plan.pattern.shape, plan.dtype, device
+        self._places = (self._crow.data_ptr(), self._col.data_ptr())
+        self._last: tuple[weakref.ref[Tensor], int] | None = None
+        _quiet_beta_notice()
+
+    def __call__(self, values: Tensor) -> Tensor:
         # Told the dtype, torch does not look for it, which takes as long as all the rest.
         return torch.sparse_csr_tensor(
-            crow, col, values, shape, dtype=values.dtype, check_invariants=False
+            self._crow, self._col, values, self._shape, dtype=values.dtype, check_invariants=False
         )
 
-    return laid_out
+    def values_of(self, matrix: object, apart: Sequence[Tensor]) -> Tensor | None:
+        """The values of a matrix made here, to be written to, if they share no memory with the
+        tensors ``apart``; None where it is another matrix, or has a graph."""
+        if type(matrix) is not Tensor or matrix.layout is not torch.sparse_csr:
+            return None
+        values = matrix.values()
+        place = values.untyped_storage().data_ptr()
+        last = self._last
+        if last is None or last[0]() is not matrix or last[1] != place:
+            if not self._is_one_of_mine(matrix) or not values.is_contiguous():
+                return None
+            self._last = weakref.ref(matrix), place
+        if matrix.requires_grad or any(t.untyped_storage().data_ptr() == place for t in apart):
+            return None
+        return values
+
+    def _is_one_of_mine(self, matrix: Tensor) -> bool:
+        known = matrix.shape == self._shape and matrix.dtype is self._dtype
+        places = matrix.crow_indices().data_ptr(), matrix.col_indices().data_ptr()
+        return known and matrix.device == self._device and places == self._places
 
 
 def dense(pattern: SparsityPattern, values: Tensor) -> Tensor:

@@ -68,14 +68,21 @@ class LiftedRun:
         found = self.at_once(tensors)
         if found is not None:
             return found[0], list(found[1:])
-        return self._assembled(self._results(tensors, chunk_size))
+        return self._assembled(self._results(tensors, chunk_size), None)
 
-    def at_once(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
+    def at_once(
+        self, tensors: Sequence[Tensor], into: Tensor | None = None
+    ) -> Sequence[Tensor] | None:
         """The values and the tensors of aux by the compiled program, or by its straight line; None
-        where there is none for these tensors."""
+        where there is none for these tensors.
+
+        ``into``, contiguous and apart from ``tensors``, receives the values.
+        """
+        inside = into if self._inside else None
         if self._compiled is not None:
+            given = [t.detach() if t.requires_grad else t for t in tensors]
             try:
-                results = self._compiled([t.detach() if t.requires_grad else t for t in tensors])
+                results = self._compiled(given, inside)
             except NotCompiled as reason:  # there is another number of threads now
                 self._compiled = None
                 self.reasons.append(_checks.left_to_replay(str(reason)))
@@ -83,20 +90,30 @@ class LiftedRun:
         elif self._straight is not None and [*map(_form, tensors)] == self._forms:
             with without_autocast():
                 results = self._straight(*tensors)
+            if inside is not None:
+                inside.copy_(results[0])
+                results = (inside, *results[1:])
         else:
             return None
         if self._inside:
             return results
-        values, aux = self._assembled(results)
+        values, aux = self._assembled(results, into)
         return values, *aux
 
-    def _assembled(self, results: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def _assembled(
+        self, results: Sequence[Tensor], into: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
         if self._pairs is not None:
-            return self._pairs(results[0], results[1]), list(results[2:])
-        found = [p.assembler(flat) for p, flat in zip(self._parts, results, strict=False)]
+            return self._pairs(results[0], results[1], into), list(results[2:])
+        last = len(self._parts) - 1
+        found = [
+            part.assembler(flat, into if last == 0 else None)
+            for part, flat in zip(self._parts, results, strict=False)
+        ]
         product = found[0]
-        for (a, b, pattern, width), values in zip(self._chain, found[1:], strict=True):
-            product = multiply(a, product, b, values, pattern, width)
+        for k, (a, b, pattern, width) in enumerate(self._chain, 1):
+            place = into if k == last else None
+            product = multiply(a, product, b, found[k], pattern, width, place)
         return product, list(results[len(self._parts) :])
 
     def _results(self, tensors: Sequence[Tensor], chunk_size: int) -> Sequence[Tensor]:

@@ -7,7 +7,7 @@ something has changed, only that nothing has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import is_
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .. import _settings
 from .arguments import Arguments, as_real, bits
+from .layouts import Csr
 from .state import Reading, TensorGuard
 from .state.owner import Snapshot
 from .study import Study
@@ -147,7 +148,7 @@ class Ready:
     """The record of a call that was replayed.
 
     ``laid_out``, its arguments without leaves, and ``out`` are what a result is laid out by;
-    ``as_csr`` makes the CSR matrix of values.
+    ``csr`` makes CSR matrices of its values.
     """
 
     def __init__(
@@ -158,10 +159,10 @@ class Ready:
         study: Study,
         guards: Mapping[str, TensorGuard],
         trust_indices: bool,
-        as_csr: Callable[[Tensor], Tensor],
+        csr: Csr,
     ) -> None:
         assert study.captured is not None
-        self.as_csr = as_csr
+        self.csr = csr
         self.laid_out, self.out = replace(arguments, leaves=()), study.captured.out
         self._captured, self._trust = study.captured, trust_indices
         self._primal_at, self._other_at = arguments.primal_at, arguments.other_at

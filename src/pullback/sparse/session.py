@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from .. import _checks, _settings, _torch
 from .._trees import Structure
@@ -16,7 +17,7 @@ from .arguments import Arguments
 from .backward_graph import content_digest
 from .choice import choose
 from .evaluate import values_of
-from .layouts import csr
+from .layouts import Csr
 from .lift.spec import Lift
 from .lifted import LiftedRun
 from .lifting import LIFTED_MODES, lift_of, unlifted
@@ -143,13 +144,22 @@ class Session:
         values, aux = self._replayed(tensors, chunk_size)
         return Outcome(values, self.plan, found.captured.out, self._aux(aux))
 
-    def values(self, tensors: Sequence[Tensor], chunk_size: int | None = None) -> Tensor:
-        """The values, from the inputs of the captured graph; nothing is checked."""
+    def values(
+        self,
+        tensors: Sequence[Tensor],
+        chunk_size: int | None = None,
+        into: Tensor | None = None,
+    ) -> Tensor:
+        """The values, from the inputs of the captured graph; nothing is checked. ``into``,
+        contiguous and apart from these, receives them."""
         if self._run is not None and self._calls > STRAIGHT_FROM:
-            values = self._run.at_once(tensors)
-            if values is not None:
-                return values[0]
-        return self._replayed(tensors, chunk_size)[0]
+            found = self._run.at_once(tensors, into)
+            if found is not None:
+                if into is not None:
+                    increment_version(into)  # what writes past torch leaves the count alone
+                return found[0]
+        values = self._replayed(tensors, chunk_size)[0]
+        return values if into is None else into.copy_(values)
 
     def _replayed(
         self, tensors: Sequence[Tensor], chunk_size: int | None
@@ -272,9 +282,8 @@ class Session:
             return
         guards = {**self._guards, **self._lift_guards}
         trust = self._trust and not self._lift_guards
-        device = self._study.captured.outputs[0].device
-        as_csr = csr(self.plan, device)
-        ready = Ready(args, arguments, reading, self._study, guards, trust, as_csr)
+        csr = Csr(self.plan, self._study.captured.outputs[0].device)
+        ready = Ready(args, arguments, reading, self._study, guards, trust, csr)
         if ready.is_quick:
             self.ready = ready
         else:

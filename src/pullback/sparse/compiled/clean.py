@@ -154,6 +154,41 @@ def _read_from_a_copy(
             _replace(node, cut(copy, before - shift, before - shift + size))
 
 
+def first_into(module: fx.GraphModule) -> tuple[torch.Size, torch.dtype, torch.device] | None:
+    """The form of the first output, if a loop that writes it can as well write it elsewhere.
+
+    What is joined from pieces is written piece by piece, and would have to be copied; so would what
+    is no more than a view of an input.
+    """
+    ends: Any = module.graph.output_node().args[0]
+    node: Any = ends[0] if ends else None
+    while getattr(node, "op", "") == "call_function" and getattr(node.target, "is_view", False):
+        node = node.args[0]
+    tags = getattr(getattr(node, "target", None), "tags", ())
+    if torch.Tag.pointwise not in tags and getattr(node, "target", None) is not aten.clone.default:
+        return None
+    like = ends[0].meta["val"]
+    return like.shape, like.dtype, like.device
+
+
+def write_first_into(module: fx.GraphModule) -> None:
+    """Make the place of the first output the last input."""
+    graph = module.graph
+    end = graph.output_node()
+    ends: Any = end.args[0]
+    first, *others = ends
+    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
+        place = graph.placeholder("into")
+    like = first.meta["val"]
+    with like.fake_mode:
+        place.meta["val"] = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    with graph.inserting_before(end):
+        written = graph.call_function(aten.copy_.default, (place, first))
+    written.meta["val"] = place.meta["val"]
+    end.args = (tuple(others),)
+    module.recompile()
+
+
 def own_outputs(module: fx.GraphModule) -> None:
     """Copy what would be returned in another layout than C order, or in the memory of an input or
     of another output."""

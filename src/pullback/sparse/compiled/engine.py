@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, fx
@@ -26,9 +27,10 @@ def compiled(run: Run, tensors: Sequence[Tensor], *, loose: float) -> Compiled:
     code. What may change is an argument. ``run`` may use ``torch.func.vmap`` and ``vjp`` inside.
 
     The result is called with the list of tensors and returns the outputs in C order, in memory of
-    their own. It is compiled for ``torch.get_num_threads()`` threads, anew where that changes, and
-    kept on disk for later processes. Signed zeros aside, it rounds as ``run`` does up to the order
-    of sums, and keeps inf and nan.
+    their own; the first may be written into a tensor that is handed in. It is compiled for
+    ``torch.get_num_threads()`` threads, anew where that changes, and kept on disk for later
+    processes. Signed zeros aside, it rounds as ``run`` does up to the order of sums, and keeps inf
+    and nan.
 
     Before it is returned it is compared with ``run`` at ``tensors`` and at three points made from
     them. ``loose`` is the relative difference that rounding may make.
@@ -60,16 +62,18 @@ def _one_line() -> Iterator[None]:
 class Compiled:
     """A program with a kernel for each number of threads that it was called under."""
 
-    __slots__ = ("_constants", "_forms", "_kernels", "_loose", "_run", "_traced")
+    __slots__ = ("_constants", "_first", "_forms", "_kernels", "_loose", "_run", "_traced")
 
     def __init__(self, run: Run, graph: Traced, tensors: Sequence[Tensor], loose: float) -> None:
         self._run, self._traced, self._loose = run, graph, loose
         self._constants = graph.constants
+        self._first = clean.first_into(graph.module)
         self._forms = [(t.dtype, t.shape, t.stride()) for t in tensors]
         self._kernels: dict[int, Kernel] = {}
 
-    def __call__(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The outputs at ``tensors``.
+    def __call__(self, tensors: Sequence[Tensor], into: Tensor | None = None) -> Sequence[Tensor]:
+        """The outputs at ``tensors``. ``into``, of the form of the first output and apart from all
+        tensors, receives it.
 
         Raises TypeError where a tensor has another dtype, shape or stride, requires a gradient or
         is a lazy negative; NotCompiled where the number of threads has changed and the new kernel
@@ -81,7 +85,18 @@ class Compiled:
         for tensor, form in zip(tensors, self._forms, strict=True):
             if (tensor.dtype, tensor.shape, tensor.stride()) != form or _is_special(tensor):
                 raise TypeError(f"compiled for {_plain(*form)}, not for {_described(tensor)}")
-        return kernel([*tensors, *self._constants])
+        return self._called(kernel, tensors, into)
+
+    def _called(
+        self, kernel: Kernel, tensors: Sequence[Tensor], into: Tensor | None
+    ) -> Sequence[Tensor]:
+        if self._first is None:
+            found = kernel([*tensors, *self._constants])
+            return found if into is None else (into.copy_(found[0]), *found[1:])
+        if into is None:
+            shape, dtype, device = self._first
+            into = torch.empty(shape, dtype=dtype, device=device)
+        return into, *kernel([*tensors, *self._constants, into])
 
     @property
     def graph(self) -> fx.Graph:
@@ -93,8 +108,10 @@ class Compiled:
         threads = torch.get_num_threads()
         given = self._traced
         with _one_line():
-            kernel = _inductor.kernel_of(given.module, given.mode, threads, _last)
-            differences(self._run, kernel, tensors, self._constants, self._loose)
+            last = _last if self._first is None else _last_into
+            kernel = _inductor.kernel_of(given.module, given.mode, threads, last)
+            called = partial(self._called, kernel, into=None)
+            differences(self._run, called, tensors, self._constants, self._loose)
         self._kernels[threads] = kernel
         return kernel
 
@@ -118,9 +135,15 @@ def _last(module: fx.GraphModule) -> None:
     clean.own_outputs(module)
 
 
+def _last_into(module: fx.GraphModule) -> None:
+    clean.clone_expanded_bases(module)
+    clean.write_first_into(module)
+    clean.own_outputs(module)
+
+
 def differences(
     run: Run,
-    kernel: Kernel,
+    kernel: Callable[[Sequence[Tensor]], Sequence[Tensor]],
     tensors: Sequence[Tensor],
     constants: Sequence[Tensor],
     loose: float,
@@ -145,7 +168,7 @@ def differences(
                 raise
             continue
         before = [t.clone() for t in point]
-        found = kernel([*point, *constants])
+        found = kernel(point)
         _compare(found, expected, loose)
         if not all(map(_equal, point, before)):
             raise NotCompiled("the kernel writes to its inputs")
