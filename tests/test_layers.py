@@ -91,6 +91,7 @@ SPARSE: tuple[str, ...] = (
     "cost",
     "lift",
     "assemble",
+    "parts",
     "lifted",
     "plan",
     "storage",
@@ -210,7 +211,7 @@ MAY_DIFFERENTIATE = {
     "sparse.trial",
     "sparse.reads",  # names them, to recognise a user's calls
     "sparse.products",
-    "sparse.lifted",  # J t of a differentiated part
+    "sparse.parts",  # J t of a differentiated part
     "sparse.backward_graph",
     "backward.recorder",
     "backward.offers",

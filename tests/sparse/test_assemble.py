@@ -92,6 +92,19 @@ def test_every_form_is_the_dense_product(name: str, dtype: torch.dtype, threads:
         assert torch.equal(f, before)
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_weights_too_many_for_a_table_are_read_in_order(
+    name: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "_TABLE", 1)
+    given = terms(*FORMS[name])
+    assembler = Assembler(given, SIZE, torch.float64, CPU)
+    f = torch.randn(SIZE, dtype=torch.float64)
+    torch.testing.assert_close(assembler(f), torch.from_numpy(product(given, f.numpy())))
+    codes = assemble.coded(torch.float64, assemble._weights(given))[0]
+    assert (codes is None) == (np.unique(assemble._weights(given)).size > 1)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", FORMS)
 def test_few_terms_are_put_together_by_tensor_calls_as_well(name: str, dtype: torch.dtype) -> None:
@@ -179,7 +192,11 @@ def test_equal_blocks_are_one_product(dtype: torch.dtype, weighed: bool) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_two_factors_multiplied_out(dtype: torch.dtype, threads: int) -> None:
+@pytest.mark.parametrize("table", [1, 4096])
+def test_two_factors_multiplied_out(
+    dtype: torch.dtype, threads: int, table: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "_TABLE", table)
     rng = np.random.default_rng(0)
     patterns = [SparsityPattern.from_scipy(rng.random(shape) < 0.3) for shape in ((8, 6), (6, 9))]
     factors = [terms(rng.integers(0, 3, p.nnz), True, k == 0) for k, p in enumerate(patterns)]

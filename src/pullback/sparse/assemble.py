@@ -20,6 +20,8 @@ from .lift.pairs import Pairs
 # Terms, padded to as many for every entry, that tensor calls put together as fast as a kernel of
 # its own: a compiler sees through them.
 _FEW = 16_384
+# Tables up to this length stay in a processor's cache.
+_TABLE = 4_096
 # Entries that one thread gets through in the time that handing work to others takes.
 BLOCK = 400_000
 _KERNEL_DTYPES = (torch.float32, torch.float64)
@@ -136,21 +138,23 @@ class Assembler:
         template = np.zeros(self.nnz) if terms.template is None else terms.template
         sources = _unsigned(terms.sources)
         codes, weights, added = self._coded(_weights(terms), template)
-        return self._filled(
-            lambda a, b, f, out: kernels.pick(sources[a:b], codes[a:b], weights, added, f, out)
-        )
+
+        def fill(a: int, b: int, f: Any, out: Any) -> None:
+            coded, weight, add = _cut(a, b, codes, weights, added)
+            kernels.pick(sources[a:b], coded, weight, add, f, out)
+
+        return self._filled(fill)
 
     def _pick_onto(self, terms: Terms) -> Run:
         assert terms.template is not None
         places, sources = _unsigned(np.flatnonzero(self._counts)), _unsigned(terms.sources)
         codes, weights, added = self._coded(_weights(terms), terms.template[places])
-        return self._written(
-            terms.template,
-            places.size,
-            lambda a, b, f, out: kernels.pick_at(
-                places[a:b], sources[a:b], codes[a:b], weights, added, f, out
-            ),
-        )
+
+        def write(a: int, b: int, f: Any, out: Any) -> None:
+            coded, weight, add = _cut(a, b, codes, weights, added)
+            kernels.pick_at(places[a:b], sources[a:b], coded, weight, add, f, out)
+
+        return self._written(terms.template, places.size, write)
 
     def _sums(self, terms: Terms) -> Run:
         starts, sources = _unsigned(terms.starts), _unsigned(terms.sources)
@@ -228,13 +232,23 @@ def _copied(run: Callable[[Tensor], Tensor]) -> Run:
 
 def coded(dtype: torch.dtype, *columns: Any) -> tuple[Any, ...]:
     """The columns as short codes and a table for each: they hold few different numbers, and reading
-    them is what an assembly takes its time with."""
+    them is what an assembly takes its time with. None and the columns as they are where the tables
+    would be too long to be at hand."""
     if all(c.size and (c == c[0]).all() for c in columns):
         codes = np.zeros(columns[0].size, dtype=np.uint8)
         return codes, *(_own(dtype, c[:1]) for c in columns)
     found, codes = _distinct(columns)
-    kind = np.uint8 if len(found) <= 256 else np.uint16 if len(found) <= 65_536 else np.int32
+    if len(found) > _TABLE:
+        return None, *(_own(dtype, c) for c in columns)
+    kind = np.uint8 if len(found) <= 256 else np.uint16
     return codes.astype(kind), *(_own(dtype, found[:, k]) for k in range(len(columns)))
+
+
+def _cut(first: int, last: int, codes: Any, one: Any, other: Any) -> tuple[Any, Any, Any]:
+    """Codes and their two tables for a part of the entries."""
+    if codes is None:
+        return None, one[first:last], other[first:last]
+    return codes[first:last], one, other
 
 
 def _own(dtype: torch.dtype, array: Any) -> Any:

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import Tensor
 
 from .. import _checks
-from .._engines import climb_down
-from .assemble import Assembler, PairAssembler, multiply
+from .assemble import PairAssembler, multiply
 from .captured import Captured, without_autocast
 from .compiled import Compiled, NotCompiled, compiled
-from .graph import Meta, PullbackGraph, extract, ignores_values, is_needed
-from .lift.linear import lanes_of, reals
-from .lift.settled import stand_in
+from .graph import Meta, extract, is_needed
 from .lift.spec import Factor, Lift
+from .parts import Part
 from .pattern import SparsityPattern
-from .products import NO_BATCHING
 from .straight import NotStraight, Straight, straightened
-
-# Seeds of this many bytes are kept from call to call; larger ones are made for every chunk.
-_KEPT_SEEDS = 2**23
 
 
 class LiftedRun:
@@ -42,7 +34,7 @@ class LiftedRun:
         self._inside = False  # whether what is made of the program assembles the values, too
         ones = (False,) * len(lift.factors) if lift.pairs is None else lift.pairs.ones
         self._parts = [
-            _Part(captured, factor, dtype, self._device, self.reasons, with_one=one)
+            Part(captured, factor, dtype, self._device, self.reasons, with_one=one)
             for factor, one in zip(lift.factors, ones, strict=True)
         ]
         handed = dict.fromkeys(n for part in self._parts for n in part.reads)
@@ -200,204 +192,10 @@ def _ends(pattern: SparsityPattern) -> tuple[Any, Any]:
     return pattern.indptr.astype(np.int64), pattern.indices.astype(np.int32, copy=False)
 
 
-class _Part:
-    """The differentiated part of one factor."""
-
-    def __init__(
-        self, captured: Captured, factor: Factor, dtype: torch.dtype, device: torch.device,
-        reasons: list[str], *, with_one: bool,
-    ) -> None:  # fmt: skip
-        graph = captured.graph
-        nodes = graph.nodes
-        self._entries = [nodes[k] for k in factor.entries]
-        self._exits = [nodes[k] for k in factor.exits]
-        self._metas = [_meta(graph, n) for n in self._entries]
-        self._ends = [_meta(graph, n) for n in self._exits]
-        self._coloring, self._split = factor.coloring, factor.coloring.split
-        self._dtype, self._device, self._reasons = dtype, device, reasons
-        self._batches_well = captured.batches
-        self.reads, self._linear = _linear_part(graph, self._entries, self._exits)
-        self._copied = [_may_be_a_seed(n, self._entries) for n in self._exits]
-        self._transposed: fx.GraphModule | None = None
-        length = self._split.rows * sum(map(reals, self._ends))
-        length += self._split.columns * sum(map(reals, self._metas))
-        self._terms, self._length, self._with_one = factor.terms, length, with_one
-        self._seeds: dict[bool, list[Tensor]] = {}
-
-    @cached_property
-    def assembler(self) -> Assembler:
-        return Assembler(self._terms, self._length, self._dtype, self._device)
-
-    @property
-    def most_products(self) -> int:
-        return max(self._split)
-
-    def products(self, at: dict[fx.Node, Any], chunk_size: int | None) -> Tensor:
-        """All products, one after the other, and 1 behind them where that is asked for;
-        ``chunk_size`` None is one batch, without a net."""
-        handed = [at[n] for n in self.reads]
-        found = []
-        if self._split.rows:
-            found += self._batches(True, lambda s: self._linear(*handed, *s), chunk_size)
-        if self._split.columns:
-            if self._transposed is None:
-                self._transposed = self._transpose(handed)
-            down = self._transposed
-            found += self._batches(False, lambda s: down(*handed, *s), chunk_size)
-        flat = [f.reshape(-1) for f in found]
-        if not flat:
-            return torch.zeros(0, dtype=self._dtype, device=self._device)
-        if self._with_one:
-            flat.append(torch.ones(1, dtype=self._dtype, device=self._device))
-        whole = flat[0] if len(flat) == 1 else torch.cat(flat)
-        return whole.to(self._dtype)
-
-    def _batches(self, along_rows: bool, run: Any, chunk_size: int | None) -> list[Tensor]:
-        """All products of one kind, in pieces that follow one another in the flattened order."""
-        count = self._split.rows if along_rows else self._split.columns
-        like = self._ends if along_rows else self._metas
-        if count == 1:
-            seeds = [s[0] for s in self._seeded(along_rows, 0, 1)]
-            copied = self._copied if along_rows else [True] * len(like)
-            return [_real(r.clone() if c else r) for r, c in zip(run(seeds), copied, strict=True)]
-        if chunk_size is None:
-            seeds = self._seeded(along_rows, 0, count)
-            return [_side_by_side(torch.func.vmap(lambda *s: run(s))(*seeds), count)]
-        pieces = []
-        for start in range(0, count, chunk_size):
-            stop = min(start + chunk_size, count)
-            order = ("vmap", "loop") if self._batches_well and stop > start + 1 else ("loop",)
-            batch = climb_down(
-                run,
-                self._seeded(along_rows, start, stop),
-                [torch.empty((), dtype=m.dtype, device=m.device).expand(m.shape) for m in like],
-                stop - start,
-                order=order,
-            )
-            self._note(batch.reasons)
-            pieces.append(_side_by_side(batch.gradients, stop - start))
-        return pieces
-
-    def _note(self, reasons: Sequence[str]) -> None:
-        mine = [*reasons] if self._batches_well else [NO_BATCHING, *reasons]
-        self._reasons += [r for r in mine if r not in self._reasons]
-
-    def _seeded(self, along_rows: bool, start: int, stop: int) -> list[Tensor]:
-        """The seeds of some colors, one tensor for each entry (or exit)."""
-        count = self._split.rows if along_rows else self._split.columns
-        metas = self._metas if along_rows else self._ends
-        size = count * sum(reals(m) * m.dtype.itemsize for m in metas)
-        if start == 0 and stop == count and along_rows in self._seeds:
-            return self._seeds[along_rows]
-        coloring = self._coloring
-        colors = coloring.row_colors if along_rows else coloring.col_colors
-        wanted = torch.arange(start, stop, device=self._device).unsqueeze(1)
-        found, at = [], 0
-        for meta in metas:
-            piece = colors[at : at + reals(meta)].to(self._device)
-            found.append(_seed(piece == wanted, meta))
-            at += reals(meta)
-        if start == 0 and stop == count and size <= _KEPT_SEEDS:
-            self._seeds[along_rows] = found
-        return found
-
-    def _transpose(self, handed: Sequence[Any]) -> fx.GraphModule:
-        """The part as a map from exits to entries, traced once: J t of what it computes."""
-        tensors = [h for h in handed if isinstance(h, Tensor)]
-        zeros = [torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in self._metas]
-        ends = [torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in self._ends]
-        cut = len(handed)
-        assert len(tensors) == cut
-
-        def down(*given: Tensor) -> Any:
-            with torch.enable_grad():
-                pull = torch.func.vjp(lambda *w: self._linear(*given[:cut], *w), *zeros)[1]
-            return pull(tuple(given[cut:]))
-
-        return make_fx(down)(*handed, *ends)
-
-
-def _linear_part(
-    graph: PullbackGraph, entries: Sequence[fx.Node], exits: Sequence[fx.Node]
-) -> tuple[list[fx.Node], fx.GraphModule]:
-    """What it reads of the forward part, and ``(*read, *entries) -> exits``."""
-    late, known = graph.late, set(entries)
-    inside: set[fx.Node] = set()
-    shapes: dict[fx.Node, None] = {}
-    stack = [n for n in exits if n not in known]
-    while stack:
-        node = stack.pop()
-        if node in inside or node in known:
-            continue
-        if node not in graph.linear and ignores_values(node):
-            shapes[node] = None
-            continue
-        inside.add(node)
-        stack.extend(n for n in node.all_input_nodes if n in late)
-    nodes = [n for n in graph.nodes if n in inside]
-    used = [n for node in nodes for n in node.all_input_nodes]
-    reads = list(dict.fromkeys(n for n in used if n not in late))
-    constants = {n: _of_shape(graph, n) for n in shapes}
-    module = extract(graph, [*reads, *constants, *entries], nodes, tuple(exits))
-    if not constants:
-        return reads, module
-    for placeholder, value in zip(
-        [n for n in module.graph.nodes if n.op == "placeholder"][len(reads) :],
-        constants.values(),
-        strict=False,
-    ):
-        name = f"shape_{placeholder.name}"
-        module.register_buffer(name, value, persistent=False)
-        with module.graph.inserting_after(placeholder):
-            placeholder.replace_all_uses_with(module.graph.get_attr(name))
-        module.graph.erase_node(placeholder)
-    module.recompile()
-    return reads, module
-
-
-def _of_shape(graph: PullbackGraph, node: fx.Node) -> Tensor:
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: stand_in(graph, n))
-    target: Any = node.target
-    found: Tensor = target(*args, **kwargs)
-    return found
-
-
-def _form(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
-
-
-def _seed(marks: Tensor, meta: Meta) -> Tensor:
-    count = marks.shape[0]
-    if lanes_of(meta) == 1:
-        return marks.to(meta.dtype).reshape(count, *meta.shape)
-    real = marks.to(torch.empty(0, dtype=meta.dtype).real.dtype)
-    return torch.view_as_complex(real.reshape(count, *meta.shape, 2).contiguous())
-
-
 def _is_complex(meta: Any) -> bool:
     parts = [meta] if isinstance(meta, Meta) else meta or ()
     return any(isinstance(m, Meta) and m.dtype.is_complex for m in parts)
 
 
-def _may_be_a_seed(node: fx.Node, entries: Sequence[fx.Node]) -> bool:
-    """Whether a result may lie in the memory of a seed, which is kept: users write to values."""
-    schema = getattr(node.target, "_schema", None)
-    views = schema is not None and any(r.alias_info is not None for r in schema.returns)
-    return node in entries or views or node.op != "call_function" or schema is None
-
-
-def _side_by_side(found: Sequence[Tensor], count: int) -> Tensor:
-    flat = [_real(g).reshape(count, -1) for g in found]
-    return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
-
-
-def _real(found: Tensor) -> Tensor:
-    found = found.detach()
-    whole = torch.view_as_real(found.resolve_conj()) if found.is_complex() else found
-    return whole.resolve_neg().reshape(-1) if whole.dim() == 0 else whole.resolve_neg()
-
-
-def _meta(graph: PullbackGraph, node: fx.Node) -> Meta:
-    meta = graph.metas[node]
-    assert isinstance(meta, Meta)
-    return meta
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from numba import njit
 
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
+Codes: TypeAlias = "Ints | None"
 
 
 @njit(cache=True, nogil=True)
@@ -193,6 +194,7 @@ def multiply_rows(
 
 # The loops below run at every call. Their index arrays are unsigned (a signed index may be counted
 # from the end, and every read would have to ask), and they start at 0: callers cut the arrays.
+# Weights are read by their codes; without codes, in order. Which of both is compiled, not asked.
 
 
 @njit(cache=True, nogil=True)
@@ -203,60 +205,75 @@ def gather(sources: Ints, flat: Floats, out: Floats) -> None:
 
 @njit(cache=True, nogil=True)
 def pick(
-    sources: Ints, codes: Ints, weights: Floats, added: Floats, flat: Floats, out: Floats
+    sources: Ints, codes: Codes, weights: Floats, added: Floats, flat: Floats, out: Floats
 ) -> None:
     """One weighed entry of ``flat`` each; the code of an entry says which weight, and what is
     added."""
     for e in range(out.size):
-        code = codes[e]
-        out[e] = added[code] + weights[code] * flat[sources[e]]
+        if codes is None:
+            out[e] = added[e] + weights[e] * flat[sources[e]]
+        else:
+            code = codes[e]
+            out[e] = added[code] + weights[code] * flat[sources[e]]
 
 
 @njit(cache=True, nogil=True)
 def pick_at(
-    places: Ints, sources: Ints, codes: Ints, weights: Floats, added: Floats, flat: Floats,
+    places: Ints, sources: Ints, codes: Codes, weights: Floats, added: Floats, flat: Floats,
     out: Floats,
 ) -> None:  # fmt: skip
     """``pick`` for some places of ``out``."""
     for r in range(places.size):
-        code = codes[r]
-        out[places[r]] = added[code] + weights[code] * flat[sources[r]]
+        if codes is None:
+            out[places[r]] = added[r] + weights[r] * flat[sources[r]]
+        else:
+            code = codes[r]
+            out[places[r]] = added[code] + weights[code] * flat[sources[r]]
 
 
 @njit(cache=True, nogil=True)
 def add_up(
-    starts: Ints, sources: Ints, codes: Ints, weights: Floats, flat: Floats, out: Floats
+    starts: Ints, sources: Ints, codes: Codes, weights: Floats, flat: Floats, out: Floats
 ) -> None:
     for e in range(out.size):
         total = 0.0  # in double precision: a long sum in float32 would lose digits
         for k in range(starts[e], starts[e + 1]):
-            total += weights[codes[k]] * flat[sources[k]]
+            if codes is None:
+                total += weights[k] * flat[sources[k]]
+            else:
+                total += weights[codes[k]] * flat[sources[k]]
         out[e] = total
 
 
 @njit(cache=True, nogil=True)
 def add_up_at(
-    places: Ints, starts: Ints, sources: Ints, codes: Ints, weights: Floats, flat: Floats,
+    places: Ints, starts: Ints, sources: Ints, codes: Codes, weights: Floats, flat: Floats,
     out: Floats,
 ) -> None:  # fmt: skip
     """``add_up`` onto what stands at some places of ``out``."""
     for r in range(places.size):
         total = np.float64(out[places[r]])
         for k in range(starts[r], starts[r + 1]):
-            total += weights[codes[k]] * flat[sources[k]]
+            if codes is None:
+                total += weights[k] * flat[sources[k]]
+            else:
+                total += weights[codes[k]] * flat[sources[k]]
         out[places[r]] = total
 
 
 @njit(cache=True, nogil=True)
 def add_products(
-    starts: Ints, first: Ints, second: Ints, codes: Ints, weights: Floats, left: Floats,
+    starts: Ints, first: Ints, second: Ints, codes: Codes, weights: Floats, left: Floats,
     right: Floats, out: Floats,
 ) -> None:  # fmt: skip
     """Runs of weighed products of an entry of ``left`` and one of ``right``."""
     for e in range(out.size):
         total = 0.0
         for k in range(starts[e], starts[e + 1]):
-            total += weights[codes[k]] * left[first[k]] * right[second[k]]
+            if codes is None:
+                total += weights[k] * left[first[k]] * right[second[k]]
+            else:
+                total += weights[codes[k]] * left[first[k]] * right[second[k]]
         out[e] = total
 
 
