@@ -194,7 +194,7 @@ def test_the_plan_and_the_times_are_printed() -> None:
         "residual of problem.py, at residual_sample() of problem.py x: (12,) float64, differentiated study "
     )
     for text in (
-        r"Plan 11 × 12: 1 product instead of 11, mode rev, lifted 1 VJP of the part that varies; at least 2 products without lifting",
+        r"Plan 11 × 12: 1 product instead of 11, mode rev, lifted 1 VJP of the part that varies; at least 2 products without lifting; each value is one entry of a product",
         r"⠙⢦",
         r"color [\d.]+ m?s",
         r"evaluate [\d.]+ m?s engine replay; a second call takes [\d.]+ m?s 22 entries stored, 0 of them zero here; largest \|entry\| 0\.6942",

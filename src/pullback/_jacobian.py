@@ -66,7 +66,8 @@ class Jacobian:
     def __call__(self, *args: Any, out: Any = None) -> Any:
         """The Jacobian at ``args``; with ``has_aux``, a pair of it and aux.
 
-        ``out``, a matrix that an earlier call returned, takes the new values and is returned.
+        ``out``, a matrix that an earlier call returned, takes the new values and is returned. It
+        spares fresh memory, which takes longer than the derivatives for large matrices.
 
         Raises:
             ArgumentError: the arguments, or the content of an index that the plan relies on, are
@@ -281,7 +282,9 @@ def jacobian(
     An output without a graph gives zero rows. A complex element stands for two real ones: it takes
     two rows or columns, (re, im), and a last axis of 2 in the dense structure. Results are
     differentiable where the arguments or what ``func`` closes over require grad; under
-    ``torch.no_grad()`` they are plain, and faster.
+    ``torch.no_grad()`` they are plain, and faster. What is called three times with arguments of one
+    kind is replayed from then on where that is safe, without a plan as well: ``func`` itself runs
+    again only if something that it reads has changed.
 
     Args:
         func: called as ``func(*args)``; returns a tensor or a pytree of tensors.

@@ -67,9 +67,26 @@ def test_lift_is_an_option_and_plans_say_whether_it_was_taken() -> None:
     for lift in (True, "auto"):
         plan = pb.plan_jacobian(differences, torch.rand(5), lift=lift)
         assert (plan.lifted, plan.num_products) == (True, 1)
-        assert plan.reason == "1 VJP of the part that varies; at least 2 products without lifting"
+        assert plan.reason == (
+            "1 VJP of the part that varies; at least 2 products without lifting; "
+            "each value is one entry of a product"
+        )
     plan = pb.plan_jacobian(differences, torch.rand(5), lift=False)
     assert (plan.lifted, plan.num_products) == (False, 2)
+
+
+@pytest.mark.parametrize(
+    ("func", "said"),
+    [
+        (lambda x: x.roll(1) ** 2, "each value is one entry of a product"),
+        (lambda x: x**2 + x.roll(1), "each value is one entry of a product; 5 of 10 are constant"),
+        (lambda x: (x**2).cumsum(0).roll(1) + x**2, "each value is a sum of up to 2 entries"),
+        (lambda x: (x.roll(1) ** 2).sin().roll(1), "each value is one entry of a product"),
+    ],
+)
+def test_the_reason_says_how_the_values_follow_from_the_products(func: Any, said: str) -> None:
+    plan = pb.plan_jacobian(func, torch.rand(5), lift=True)
+    assert plan.reason.endswith(f"without lifting; {said}")
 
 
 def test_the_repr_tells_products_reason_and_pattern() -> None:

@@ -39,14 +39,11 @@ class LiftedRun:
         ]
         handed = dict.fromkeys(n for part in self._parts for n in part.reads)
         self._handed = list(handed)
+        late = graph.late
         self._forward = extract(
             graph,
             [i.node for i in graph.inputs if i.kind != "cotangent"],
-            [
-                n
-                for n in graph.nodes
-                if n.op in ("call_function", "get_attr") and n not in graph.late
-            ],
+            [n for n in graph.nodes if n.op in ("call_function", "get_attr") and n not in late],
             (*handed, *graph.results[len(graph.primals) + graph.num_outputs :]),
         )
         self._pairs = None if lift.pairs is None else PairAssembler(lift.pairs, dtype)

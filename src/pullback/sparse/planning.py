@@ -159,7 +159,7 @@ def _lifted_or_not(
     return replace(
         plan,
         mode=lift.mode,
-        reason=f"{lifting.products}; {others} products without lifting",
+        reason=f"{lifting.products}; {others} products without lifting; {lift.assembly}",
         chunk_size=max(1, BYTES_AT_ONCE // plan.bytes_per_product),
         lifted_products=lift.num_products,
         lift=lift,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ..coloring import Coloring
 from ..pattern import SparsityPattern
 from .factor import Terms
@@ -56,6 +58,20 @@ class Lift:
             inner.append(self.factors[-1].pattern)
         kept = sum(p.indices.nbytes + p.indptr.nbytes for p in inner)
         return kept + sum(f.terms.nbytes for f in self.factors)
+
+    @property
+    def assembly(self) -> str:
+        """How the values follow from the products, in words."""
+        if self.pairs is not None:
+            return "each value is a sum of products of two entries"
+        if len(self.factors) > 1:
+            return f"{len(self.factors)} sparse factors are multiplied"
+        terms = self.factors[0].terms
+        counts = np.diff(terms.starts)
+        most, constant = int(counts.max(initial=0)), int((counts == 0).sum())
+        each = "one entry of a product" if most <= 1 else f"a sum of up to {most} entries"
+        rest = f"; {constant:,} of {counts.size:,} are constant" if constant else ""
+        return f"each value is {each}{rest}"
 
     @property
     def mode(self) -> str:
