@@ -34,7 +34,7 @@ def terms(counts: Any, weighed: bool, template: bool, seed: int = 0) -> Terms:
 
 
 def product(given: Terms, f: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    weights = np.ones(given.sources.size) if given.weights is None else given.weights
+    weights = given.weight
     rows = given.starts.size - 1
     A = scipy.sparse.csr_array((weights, given.sources, given.starts), shape=(rows, f.size))
     found = A @ f

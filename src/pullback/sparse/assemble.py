@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .lift import kernels
+from .lift.codes import encoded, encoded_together
 from .lift.factor import Terms
 from .lift.pairs import Pairs
 
@@ -38,7 +39,6 @@ class Assembler:
     def __init__(self, terms: Terms, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.nnz = terms.starts.size - 1
         self._dtype, self._device = dtype, device
-        self._counts = np.diff(terms.starts)
         self._dims: list[tuple[int, int]] = []
         self.form = self._form(terms, size)
         make: dict[str, Callable[[Terms], Run]] = {
@@ -59,10 +59,12 @@ class Assembler:
         return self._run(flat)
 
     def _form(self, terms: Terms, size: int) -> str:
-        most, least = int(self._counts.max(initial=0)), int(self._counts.min(initial=1))
+        counts = np.diff(terms.starts)
+        most, least = int(counts.max(initial=0)), int(counts.min(initial=1))
         single = most == least == 1
         plain = single and terms.weights is None and terms.template is None
-        if plain and self.nnz == size and bool((terms.sources == np.arange(size)).all()):
+        numbers = np.arange(size if plain and self.nnz == size else 0, dtype=terms.sources.dtype)
+        if plain and self.nnz == size and bool((terms.sources == numbers).all()):
             return "in order"
         if plain and self.nnz == size and (dims := _dims(terms.sources)) is not None:
             self._dims = dims
@@ -93,17 +95,16 @@ class Assembler:
         return self._filled(lambda a, b, f, out: kernels.gather(sources[a:b], f, out))
 
     def _pick(self, terms: Terms) -> Run:
-        template = np.zeros(self.nnz) if terms.template is None else terms.template
         sources = _unsigned(terms.sources)
-        codes, weights, added = self._coded(_weights(terms), template)
+        codes, weights, added = self._coded(terms, terms.template)
         return self._filled(
             lambda a, b, f, out: kernels.pick(sources[a:b], codes[a:b], weights, added, f, out)
         )
 
     def _pick_onto(self, terms: Terms) -> Run:
         assert terms.template is not None
-        places, sources = _unsigned(np.flatnonzero(self._counts)), _unsigned(terms.sources)
-        codes, weights, added = self._coded(_weights(terms), terms.template[places])
+        places, sources = _varying(terms), _unsigned(terms.sources)
+        codes, weights, added = self._coded(terms, terms.template[places])
         return self._written(
             terms.template,
             places.size,
@@ -114,7 +115,7 @@ class Assembler:
 
     def _sums(self, terms: Terms) -> Run:
         starts, sources = _unsigned(terms.starts), _unsigned(terms.sources)
-        codes, weights = self._coded(_weights(terms))
+        codes, weights, _ = self._coded(terms)
         return self._filled(
             lambda a, b, f, out: kernels.add_up(starts[a : b + 1], sources, codes, weights, f, out)
         )
@@ -131,9 +132,9 @@ class Assembler:
 
     def _sums_onto(self, terms: Terms) -> Run:
         assert terms.template is not None
-        places, sources = _unsigned(np.flatnonzero(self._counts)), _unsigned(terms.sources)
-        starts = _unsigned(np.concatenate([[0], np.cumsum(self._counts[places])]))
-        codes, weights = self._coded(_weights(terms))
+        places, sources = _varying(terms), _unsigned(terms.sources)
+        starts = _unsigned(np.append(terms.starts[places], terms.starts[-1]))
+        codes, weights, _ = self._coded(terms)
         return self._written(
             terms.template,
             places.size,
@@ -165,9 +166,10 @@ class Assembler:
 
         # A sum in half precision would stop growing where its terms fall below its last digit.
         wide = self._dtype if self._dtype.itemsize > 2 else torch.float32
-        entries = on_device(np.repeat(np.arange(self.nnz, dtype=np.int32), self._counts))
+        counts = np.diff(terms.starts)
+        entries = on_device(np.repeat(np.arange(self.nnz, dtype=np.int32), counts))
         sources = on_device(terms.sources)
-        weights = None if terms.weights is None else on_device(terms.weights).to(wide)
+        weights = None if terms.weights is None else on_device(terms.weight).to(wide)
         template = np.zeros(self.nnz) if terms.template is None else terms.template
         whole = on_device(template).to(wide)
 
@@ -178,22 +180,24 @@ class Assembler:
 
         return run
 
-    def _coded(self, *columns: Any) -> tuple[Any, ...]:
-        return coded(self._dtype, *columns)
+    def _coded(self, terms: Terms, template: Any = None) -> tuple[Any, Any, Any]:
+        """Codes for the terms, the weight of each code, and what is added to it."""
+        codes, weights = _codes_of(terms)
+        added = np.zeros(weights.size)
+        if template is not None:
+            codes, weights, added = encoded_together((codes, weights), encoded(template))
+        return codes, self._own(weights), self._own(added)
 
     def _own(self, array: Any) -> Any:
         return _own(self._dtype, array)
 
 
-def coded(dtype: torch.dtype, *columns: Any) -> tuple[Any, ...]:
-    """The columns as short codes and a table for each: they hold few different numbers, and reading
-    them is what an assembly takes its time with."""
-    if all(c.size and (c == c[0]).all() for c in columns):
-        codes = np.zeros(columns[0].size, dtype=np.uint8)
-        return codes, *(_own(dtype, c[:1]) for c in columns)
-    found, codes = _distinct(columns)
-    kind = np.uint8 if len(found) <= 256 else np.uint16 if len(found) <= 65_536 else np.int32
-    return codes.astype(kind), *(_own(dtype, found[:, k]) for k in range(len(columns)))
+def _codes_of(terms: Terms) -> tuple[Any, Any]:
+    """The weights as short codes and a table: they are few different numbers, and reading them is
+    what an assembly takes its time with."""
+    if terms.weights is None:
+        return np.zeros(terms.sources.size, dtype=np.uint8), np.ones(1)
+    return encoded(terms.weights) if terms.codes is None else (terms.codes, terms.weights)
 
 
 def _own(dtype: torch.dtype, array: Any) -> Any:
@@ -208,15 +212,15 @@ def _dims(sources: Any) -> list[tuple[int, int]] | None:
     """The (size, stride) of each dim, if ``sources`` walks over a dense array with its dims in some
     order; else None."""
     found: list[tuple[int, int]] = []
-    rest = sources.astype(np.int64)
+    rest = sources
     while rest.size > 1:
         stride = int(rest[1] - rest[0])
-        breaks = np.flatnonzero(np.diff(rest) != stride)
-        size = int(breaks[0]) + 1 if breaks.size else rest.size
+        breaks = np.diff(rest) != stride
+        size = int(np.argmax(breaks)) + 1 if breaks.any() else rest.size
         if stride < 1 or rest.size % size or len(found) == _DIMS_AT_MOST:
             return None
         table = rest.reshape(-1, size)
-        if not (table - table[:, :1] == stride * np.arange(size)).all():
+        if not (table - table[:, :1] == stride * np.arange(size, dtype=rest.dtype)).all():
             return None
         found.append((size, stride))
         rest = table[:, 0]
@@ -229,21 +233,15 @@ def _dims(sources: Any) -> list[tuple[int, int]] | None:
 
 
 def _unsigned(indices: Any) -> Any:
+    """The same memory where it can be: none of them is negative."""
+    if indices.dtype == np.int32 and indices.flags.c_contiguous:
+        return indices.view(np.uint32)
     return np.ascontiguousarray(indices, dtype=np.uint32)
 
 
-def _weights(terms: Terms) -> Any:
-    return np.ones(terms.sources.size) if terms.weights is None else terms.weights
-
-
-def _distinct(columns: tuple[Any, ...]) -> tuple[Any, Any]:
-    """The different rows of some columns, and the number of each row."""
-    codes = np.zeros(columns[0].size, dtype=np.int64)
-    for column in columns:
-        values, which = np.unique(column, return_inverse=True)
-        codes = codes * values.size + which
-    _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
-    return np.stack([column[first] for column in columns], axis=1), codes
+def _varying(terms: Terms) -> Any:
+    """The entries that read anything."""
+    return _unsigned(np.flatnonzero(terms.starts[1:] > terms.starts[:-1]))
 
 
 class PairAssembler:
@@ -254,7 +252,8 @@ class PairAssembler:
     def __init__(self, pairs: Pairs, dtype: torch.dtype) -> None:
         self._starts = _unsigned(pairs.starts)
         self._first, self._second = _unsigned(pairs.first), _unsigned(pairs.second)
-        self._codes, self._weights = coded(dtype, pairs.weights)
+        self._codes, weights = encoded(pairs.weights)
+        self._weights = _own(dtype, weights)
         self._nnz, self._dtype = pairs.starts.size - 1, dtype
 
     def __call__(self, left: Tensor, right: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import _torch
 from .coloring import Coloring
-from .coloring.recover import sources
+from .coloring.recover import flattened, sources
 from .pattern import SparsityPattern, index_dtype
 from .products import Source
 
@@ -77,11 +77,7 @@ class Assembly:
         m, n = self.pattern.shape
         split = self.num_rows_products
         largest = split * n + (self.num_products - split) * m
-        kind = index_dtype(max(largest, 1))
-        product = found.product.astype(np.int64)
-        flat = np.where(product < split, product * n, split * n + (product - split) * m)
-        places: npt.NDArray[Any] = (flat + found.position).astype(kind)
-        return places
+        return flattened(found, (m, n), split, index_dtype(max(largest, 1)))
 
     @cached_property
     def _by_product(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -26,6 +26,7 @@ from .factor import (
     Terms,
     core_of,
     ends_of,
+    number_of_terms,
     product_pattern,
     terms_of,
     with_blocks,
@@ -63,7 +64,7 @@ class Way:
 
     @cached_property
     def terms(self) -> int:
-        return sum(_terms(e, c) for e, c in zip(self.ends, self.cores, strict=True))
+        return sum(number_of_terms(e, c) for e, c in zip(self.ends, self.cores, strict=True))
 
     @cached_property
     def assembly(self) -> list[Terms]:
@@ -199,6 +200,8 @@ class Lifter:
                         found.append(several)
                 except Declined as why:
                     reason = str(why)
+        self._actions = Actions(self._graph, self._settled)
+        self._graph.moves.clear()  # both as large as all tensors of the graph together
         if not found:
             return reason
         return min(found, key=lambda way: (way.num_products * fewest, way.cost))
@@ -244,13 +247,6 @@ class Lifter:
             if name in self._tensors
         }
         return Lift(tuple(factors), products, self._key, way.multiplied_out, facts)
-
-
-def _terms(ends: Ends, core: Core) -> int:
-    into = np.diff(scipy.sparse.csr_array(ends.M).indptr).astype(np.int64)
-    out_of = np.diff(ends.S.indptr).astype(np.int64)
-    rows = np.repeat(np.arange(core.pattern.shape[0]), np.diff(core.pattern.indptr))
-    return int((into[rows] * out_of[core.pattern.indices]).sum()) + int(ends.D.nnz)
 
 
 def _marks(pattern: SparsityPattern) -> Any:
