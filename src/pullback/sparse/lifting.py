@@ -152,7 +152,7 @@ def unlifted(captured: Captured, plan: Plan) -> Lift | str:
     ends = [g for g in graph.gradients if g is not None and g in graph.linear]
     if len(set(ends)) < len(graph.gradients):
         return "the gradients are not one linear tensor each"
-    found = plan.assembly.flat_places
+    found = plan.assembly.flat_places()
     if found.size and int(found.max()) > INT32_MAX:
         return "its products are longer than 32-bit numbers count"
     starts = np.arange(plan.pattern.nnz + 1, dtype=np.int32)
