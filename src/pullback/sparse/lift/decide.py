@@ -41,6 +41,8 @@ _STAGES_AT_MOST = 16
 _PAIRS_AT_MOST = 2**31
 _MANY = 4
 _TERMS_AT_MOST = 2**25
+# From this many entries on, a second way to cut works anew what the first one knew.
+_LARGE = 2**24
 
 
 @dataclass(eq=False)
@@ -200,16 +202,23 @@ class Lifter:
                         found.append(several)
                 except Declined as why:
                     reason = str(why)
-        self._actions = Actions(self._graph, self._settled)
-        self._graph.moves.clear()  # both as large as all tensors of the graph together
+        self._forget()
         if not found:
             return reason
         return min(found, key=lambda way: (way.num_products * fewest, way.cost))
 
     def _way(self, pieces: list[Piece]) -> Way:
         ends = [ends_of(self._graph, piece, self._actions) for piece in pieces]
+        if self._pattern.nnz >= _LARGE:
+            self._forget()
         cores = [self._core(p, e) for p, e in zip(pieces, ends, strict=True)]
         return Way(self._graph, pieces, ends, cores, self._pattern)
+
+    def _forget(self) -> None:
+        """Let go of what was found out about calls: it takes as much as all tensors of the graph
+        together."""
+        self._actions = Actions(self._graph, self._settled)
+        self._graph.moves.clear()
 
     def _core(self, piece: Piece, ends: Ends) -> Core:
         mode = "auto" if self._mode in ("mixed", "dense") else self._mode

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import scipy.sparse
 
 from ..graph import Meta
+from ..pattern import INT32_MAX
 from . import kernels
 
 Ints = npt.NDArray[np.integer[Any]]
@@ -137,6 +138,8 @@ class LinearMap:
         """The whole matrix: a row per real element, a column per real element of the start."""
         full = self._spread(ONE)
         indptr = full.table.indptr[1:]
+        if indptr[-1] <= INT32_MAX:  # or else SciPy widens the indices
+            indptr = indptr.astype(np.int32)
         parts = (full.table.weights, full.table.indices, indptr)
         return scipy.sparse.csr_array(parts, shape=(self.ids.size, self.table.width))
 
