@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import torch
 
 from pullback.sparse import assemble
 from pullback.sparse.assemble import Assembler, PairAssembler, in_blocks, multiply
+from pullback.sparse.lift.codes import encoded
 from pullback.sparse.lift.factor import Terms, with_blocks
 from pullback.sparse.lift.pairs import pairs_of
 from pullback.sparse.pattern import SparsityPattern
@@ -87,6 +89,21 @@ def test_every_form_is_the_dense_product(name: str, dtype: torch.dtype, threads:
         expected = torch.from_numpy(product(given, f.double().numpy())).to(dtype)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
         assert torch.equal(f, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [n for n, (_, weighed, _) in FORMS.items() if weighed])
+def test_weights_may_be_codes(name: str, dtype: torch.dtype, threads: int) -> None:
+    given = terms(*FORMS[name])
+    assert given.weights is not None
+    codes, table = encoded(given.weights)
+    short = dataclasses.replace(given, weights=table, codes=codes)
+    assert np.array_equal(short.weight, given.weight)
+    assert short.nbytes < given.nbytes
+    f = torch.randn(SIZE).to(dtype)
+    one, other = (Assembler(t, SIZE, dtype, CPU) for t in (given, short))
+    assert one.form == other.form
+    assert torch.equal(one(f), other(f))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
