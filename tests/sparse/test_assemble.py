@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import torch
 
 from pullback.sparse import assemble
 from pullback.sparse.assemble import Assembler, PairAssembler, in_blocks, multiply
+from pullback.sparse.lift.codes import encoded
 from pullback.sparse.lift.factor import Terms, with_blocks
 from pullback.sparse.lift.pairs import pairs_of
 from pullback.sparse.pattern import SparsityPattern
@@ -34,7 +36,7 @@ def terms(counts: Any, weighed: bool, template: bool, seed: int = 0) -> Terms:
 
 
 def product(given: Terms, f: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    weights = np.ones(given.sources.size) if given.weights is None else given.weights
+    weights = given.weight
     rows = given.starts.size - 1
     A = scipy.sparse.csr_array((weights, given.sources, given.starts), shape=(rows, f.size))
     found = A @ f
@@ -101,8 +103,8 @@ def test_weights_too_many_for_a_table_are_read_in_order(
     assembler = Assembler(given, SIZE, torch.float64, CPU)
     f = torch.randn(SIZE, dtype=torch.float64)
     torch.testing.assert_close(assembler(f), torch.from_numpy(product(given, f.numpy())))
-    codes = assemble.coded(torch.float64, assemble._weights(given))[0]
-    assert (codes is None) == (np.unique(assemble._weights(given)).size > 1)
+    codes = assembler._coded(given)[0]
+    assert (codes is None) == (np.unique(given.weight).size > 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -119,6 +121,21 @@ def test_few_terms_are_put_together_by_tensor_calls_as_well(name: str, dtype: to
     assert bool(assembler.traceable(f)[0].isfinite())
     many = Terms(np.arange(20_001, dtype=np.int32), np.zeros(20_000, np.int32), None, None)
     assert not Assembler(many, SIZE, dtype, CPU).is_traceable
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [n for n, (_, weighed, _) in FORMS.items() if weighed])
+def test_weights_may_be_codes(name: str, dtype: torch.dtype, threads: int) -> None:
+    given = terms(*FORMS[name])
+    assert given.weights is not None
+    codes, table = encoded(given.weights)
+    short = dataclasses.replace(given, weights=table, codes=codes)
+    assert np.array_equal(short.weight, given.weight)
+    assert short.nbytes < given.nbytes
+    f = torch.randn(SIZE).to(dtype)
+    one, other = (Assembler(t, SIZE, dtype, CPU) for t in (given, short))
+    assert one.form == other.form
+    assert torch.equal(one(f), other(f))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

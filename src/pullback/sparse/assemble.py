@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .lift import kernels
+from .lift.codes import encoded, encoded_together
 from .lift.factor import Terms
 from .lift.pairs import Pairs
 
@@ -43,7 +44,6 @@ class Assembler:
     def __init__(self, terms: Terms, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.nnz = terms.starts.size - 1
         self._dtype, self._device = dtype, device
-        self._counts = np.diff(terms.starts)
         self._dims: list[tuple[int, int]] = []
         self.form = self._form(terms, size)
         make: dict[str, Callable[[Terms], Run]] = {
@@ -63,8 +63,10 @@ class Assembler:
             self._traceable = lambda flat: flat
         elif self.form == "permuted":
             self._traceable = self._permuted()
-        elif self._counts.max(initial=0) * self.nnz <= _FEW and dtype in _KERNEL_DTYPES:
-            self._traceable = self._of_few(terms)
+        elif self.nnz <= _FEW and dtype in _KERNEL_DTYPES:
+            counts = np.diff(terms.starts)
+            if counts.max(initial=0) * self.nnz <= _FEW:
+                self._traceable = self._of_few(terms, counts)
 
     def __call__(self, flat: Tensor, into: Tensor | None = None) -> Tensor:
         """``flat``: the products, one after the other; without a graph. ``into``, contiguous and
@@ -72,10 +74,12 @@ class Assembler:
         return self._run(flat, into)
 
     def _form(self, terms: Terms, size: int) -> str:
-        most, least = int(self._counts.max(initial=0)), int(self._counts.min(initial=1))
+        counts = np.diff(terms.starts)
+        most, least = int(counts.max(initial=0)), int(counts.min(initial=1))
         single = most == least == 1
         plain = single and terms.weights is None and terms.template is None
-        if plain and self.nnz == size and bool((terms.sources == np.arange(size)).all()):
+        numbers = np.arange(size if plain and self.nnz == size else 0, dtype=terms.sources.dtype)
+        if plain and self.nnz == size and bool((terms.sources == numbers).all()):
             return "in order"
         if plain and self.nnz == size and (dims := _dims(terms.sources)) is not None:
             self._dims = dims
@@ -106,14 +110,14 @@ class Assembler:
         back = [order.index(d) for d in range(len(order))]
         return lambda flat: flat.view(shape).permute(back).reshape(-1)
 
-    def _of_few(self, terms: Terms) -> Callable[[Tensor], Tensor]:
+    def _of_few(self, terms: Terms, counts: Any) -> Callable[[Tensor], Tensor]:
         """Each entry a sum of as many terms as the longest has; those it lacks weigh nothing."""
-        depth = int(self._counts.max(initial=0))
-        place = np.repeat(np.arange(self.nnz), self._counts)
-        nth = np.arange(terms.sources.size) - np.repeat(terms.starts[:-1], self._counts)
+        depth = int(counts.max(initial=0))
+        place = np.repeat(np.arange(self.nnz), counts)
+        nth = np.arange(terms.sources.size) - np.repeat(terms.starts[:-1], counts)
         sources = np.zeros((depth, self.nnz), dtype=np.int64)
         weights = np.zeros((depth, self.nnz))
-        sources[nth, place], weights[nth, place] = terms.sources, _weights(terms)
+        sources[nth, place], weights[nth, place] = terms.sources, terms.weight
         read = torch.from_numpy(sources.reshape(-1)).to(self._device)
         factor = torch.from_numpy(weights).to(self._device, self._dtype)
         whole, ones = bool((factor != 0).all()), bool((factor == 1).all())
@@ -135,9 +139,8 @@ class Assembler:
         return self._filled(lambda a, b, f, out: kernels.gather(sources[a:b], f, out))
 
     def _pick(self, terms: Terms) -> Run:
-        template = np.zeros(self.nnz) if terms.template is None else terms.template
         sources = _unsigned(terms.sources)
-        codes, weights, added = self._coded(_weights(terms), template)
+        codes, weights, added = self._coded(terms, terms.template)
 
         def fill(a: int, b: int, f: Any, out: Any) -> None:
             coded, weight, add = _cut(a, b, codes, weights, added)
@@ -147,8 +150,8 @@ class Assembler:
 
     def _pick_onto(self, terms: Terms) -> Run:
         assert terms.template is not None
-        places, sources = _unsigned(np.flatnonzero(self._counts)), _unsigned(terms.sources)
-        codes, weights, added = self._coded(_weights(terms), terms.template[places])
+        places, sources = _varying(terms), _unsigned(terms.sources)
+        codes, weights, added = self._coded(terms, terms.template[places])
 
         def write(a: int, b: int, f: Any, out: Any) -> None:
             coded, weight, add = _cut(a, b, codes, weights, added)
@@ -158,7 +161,7 @@ class Assembler:
 
     def _sums(self, terms: Terms) -> Run:
         starts, sources = _unsigned(terms.starts), _unsigned(terms.sources)
-        codes, weights = self._coded(_weights(terms))
+        codes, weights, _ = self._coded(terms)
         return self._filled(
             lambda a, b, f, out: kernels.add_up(starts[a : b + 1], sources, codes, weights, f, out)
         )
@@ -172,9 +175,9 @@ class Assembler:
 
     def _sums_onto(self, terms: Terms) -> Run:
         assert terms.template is not None
-        places, sources = _unsigned(np.flatnonzero(self._counts)), _unsigned(terms.sources)
-        starts = _unsigned(np.concatenate([[0], np.cumsum(self._counts[places])]))
-        codes, weights = self._coded(_weights(terms))
+        places, sources = _varying(terms), _unsigned(terms.sources)
+        starts = _unsigned(np.append(terms.starts[places], terms.starts[-1]))
+        codes, weights, _ = self._coded(terms)
         return self._written(
             terms.template,
             places.size,
@@ -206,9 +209,10 @@ class Assembler:
 
         # A sum in half precision would stop growing where its terms fall below its last digit.
         wide = self._dtype if self._dtype.itemsize > 2 else torch.float32
-        entries = on_device(np.repeat(np.arange(self.nnz, dtype=np.int32), self._counts))
+        counts = np.diff(terms.starts)
+        entries = on_device(np.repeat(np.arange(self.nnz, dtype=np.int32), counts))
         sources = on_device(terms.sources)
-        weights = None if terms.weights is None else on_device(terms.weights).to(wide)
+        weights = None if terms.weights is None else on_device(terms.weight).to(wide)
         template = np.zeros(self.nnz) if terms.template is None else terms.template
         whole = on_device(template).to(wide)
 
@@ -219,8 +223,15 @@ class Assembler:
 
         return _copied(run)
 
-    def _coded(self, *columns: Any) -> tuple[Any, ...]:
-        return coded(self._dtype, *columns)
+    def _coded(self, terms: Terms, template: Any = None) -> tuple[Any, Any, Any]:
+        """Codes for the terms, the weight of each code, and what is added to it; no codes, and
+        what would be read by them, where the tables would be too long to be at hand."""
+        codes, weights = _codes_of(terms)
+        added = np.zeros(weights.size)
+        if template is not None:
+            codes, weights, added = encoded_together((codes, weights), encoded(template))
+        codes, weights, added = _at_hand(codes, weights, added)
+        return codes, self._own(weights), self._own(added)
 
     def _own(self, array: Any) -> Any:
         return _own(self._dtype, array)
@@ -230,18 +241,18 @@ def _copied(run: Callable[[Tensor], Tensor]) -> Run:
     return lambda flat, into: run(flat) if into is None else into.copy_(run(flat))
 
 
-def coded(dtype: torch.dtype, *columns: Any) -> tuple[Any, ...]:
-    """The columns as short codes and a table for each: they hold few different numbers, and reading
-    them is what an assembly takes its time with. None and the columns as they are where the tables
-    would be too long to be at hand."""
-    if all(c.size and (c == c[0]).all() for c in columns):
-        codes = np.zeros(columns[0].size, dtype=np.uint8)
-        return codes, *(_own(dtype, c[:1]) for c in columns)
-    found, codes = _distinct(columns)
-    if len(found) > _TABLE:
-        return None, *(_own(dtype, c) for c in columns)
-    kind = np.uint8 if len(found) <= 256 else np.uint16
-    return codes.astype(kind), *(_own(dtype, found[:, k]) for k in range(len(columns)))
+def _codes_of(terms: Terms) -> tuple[Any, Any]:
+    """The weights as short codes and a table: they are few different numbers, and reading them is
+    what an assembly takes its time with."""
+    if terms.weights is None:
+        return np.zeros(terms.sources.size, dtype=np.uint8), np.ones(1)
+    return encoded(terms.weights) if terms.codes is None else (terms.codes, terms.weights)
+
+
+def _at_hand(codes: Any, *tables: Any) -> tuple[Any, ...]:
+    if tables[0].size <= _TABLE:
+        return codes, *tables
+    return None, *(table[codes] for table in tables)
 
 
 def _cut(first: int, last: int, codes: Any, one: Any, other: Any) -> tuple[Any, Any, Any]:
@@ -263,15 +274,15 @@ def _dims(sources: Any) -> list[tuple[int, int]] | None:
     """The (size, stride) of each dim, if ``sources`` walks over a dense array with its dims in some
     order; else None."""
     found: list[tuple[int, int]] = []
-    rest = sources.astype(np.int64)
+    rest = sources
     while rest.size > 1:
         stride = int(rest[1] - rest[0])
-        breaks = np.flatnonzero(np.diff(rest) != stride)
-        size = int(breaks[0]) + 1 if breaks.size else rest.size
+        breaks = np.diff(rest) != stride
+        size = int(np.argmax(breaks)) + 1 if breaks.any() else rest.size
         if stride < 1 or rest.size % size or len(found) == _DIMS_AT_MOST:
             return None
         table = rest.reshape(-1, size)
-        if not (table - table[:, :1] == stride * np.arange(size)).all():
+        if not (table - table[:, :1] == stride * np.arange(size, dtype=rest.dtype)).all():
             return None
         found.append((size, stride))
         rest = table[:, 0]
@@ -284,21 +295,15 @@ def _dims(sources: Any) -> list[tuple[int, int]] | None:
 
 
 def _unsigned(indices: Any) -> Any:
+    """The same memory where it can be: none of them is negative."""
+    if indices.dtype == np.int32 and indices.flags.c_contiguous:
+        return indices.view(np.uint32)
     return np.ascontiguousarray(indices, dtype=np.uint32)
 
 
-def _weights(terms: Terms) -> Any:
-    return np.ones(terms.sources.size) if terms.weights is None else terms.weights
-
-
-def _distinct(columns: tuple[Any, ...]) -> tuple[Any, Any]:
-    """The different rows of some columns, and the number of each row."""
-    codes = np.zeros(columns[0].size, dtype=np.int64)
-    for column in columns:
-        values, which = np.unique(column, return_inverse=True)
-        codes = codes * values.size + which
-    _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
-    return np.stack([column[first] for column in columns], axis=1), codes
+def _varying(terms: Terms) -> Any:
+    """The entries that read anything."""
+    return _unsigned(np.flatnonzero(terms.starts[1:] > terms.starts[:-1]))
 
 
 class PairAssembler:
@@ -309,7 +314,8 @@ class PairAssembler:
     def __init__(self, pairs: Pairs, dtype: torch.dtype) -> None:
         self._starts = _unsigned(pairs.starts)
         self._first, self._second = _unsigned(pairs.first), _unsigned(pairs.second)
-        self._codes, self._weights = coded(dtype, pairs.weights)
+        self._codes, weights = _at_hand(*encoded(pairs.weights))
+        self._weights = _own(dtype, weights)
         self._nnz, self._dtype = pairs.starts.size - 1, dtype
 
     def __call__(self, left: Tensor, right: Tensor, into: Tensor | None = None) -> Tensor:

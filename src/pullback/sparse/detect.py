@@ -39,9 +39,8 @@ def detect(caller: str, graph: PullbackGraph) -> Detection:
     known = dict(starts(graph))
     relied: set[str] = set()
     pessimistic: dict[str, str] = {}
-    for node in graph.linear:
-        if node.op == "call_function":
-            known[node] = through(caller, Step(graph, node, known), relied, pessimistic)
+    calls = [node for node in graph.linear if node.op == "call_function"]
+    push(caller, graph, calls, known, {*known, *graph.gradients}, relied, pessimistic)
     width = sum(i.meta.numel for i in graph.cotangents)
     parts = []
     for primal, gradient in zip(graph.primals, graph.gradients, strict=True):
@@ -49,6 +48,25 @@ def detect(caller: str, graph: PullbackGraph) -> Detection:
         parts.append(found if found is not None else empty(primal.shape, width))
     pattern, widened = stacked(parts, width)
     return Detection(pattern, relied, pessimistic, widened)
+
+
+def push(
+    caller: str,
+    graph: PullbackGraph,
+    calls: Sequence[fx.Node],
+    known: dict[fx.Node, Any],
+    kept: set[fx.Node | None],
+    relied: set[str],
+    pessimistic: dict[str, str],
+) -> None:
+    """Through ``calls``, in order. What is not ``kept`` goes with the last call that reads it: all
+    dependences of a large graph together would take far more memory than its pattern."""
+    last = {n: node for node in calls for n in node.all_input_nodes}
+    for node in calls:
+        known[node] = through(caller, Step(graph, node, known), relied, pessimistic)
+        for n in node.all_input_nodes:
+            if last[n] is node and n not in kept:
+                known.pop(n, None)
 
 
 def starts(graph: PullbackGraph) -> list[tuple[fx.Node, Any]]:

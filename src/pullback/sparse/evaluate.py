@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import _torch
 from .coloring import Coloring
-from .coloring.recover import sources
+from .coloring.recover import flattened, sources
 from .pattern import SparsityPattern, index_dtype
 from .products import Source
 
@@ -65,27 +65,23 @@ class Assembly:
             and bool((rows.colors == torch.arange(m)).all())
         )
 
-    @cached_property
-    def _sources(self) -> Any:
-        with _torch.outside_transforms():
-            return sources(self.pattern, self.coloring)
-
-    @cached_property
     def flat_places(self) -> npt.NDArray[Any]:
-        """The place of every entry in all products, flattened one after the other."""
-        found = self._sources
+        """The place of every entry in all products, flattened one after the other. Worked out at
+        each request: what evaluations read is ``kept``."""
+        with _torch.outside_transforms():
+            found = sources(self.pattern, self.coloring)
         m, n = self.pattern.shape
         split = self.num_rows_products
         largest = split * n + (self.num_products - split) * m
-        kind = index_dtype(max(largest, 1))
-        product = found.product.astype(np.int64)
-        flat = np.where(product < split, product * n, split * n + (product - split) * m)
-        places: npt.NDArray[Any] = (flat + found.position).astype(kind)
-        return places
+        return flattened(found, (m, n), split, index_dtype(max(largest, 1)))
 
     @cached_property
     def _by_product(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        product = self._sources.product
+        (m, n), split = self.pattern.shape, self.num_rows_products
+        product = self.flat_places()
+        columns = product >= split * n
+        product[~columns] //= max(n, 1)
+        product[columns] = split + (product[columns] - split * n) // max(m, 1)
         order = np.argsort(product, kind="stable").astype(index_dtype(max(product.size, 1)))
         counts = np.bincount(product, minlength=self.num_products)
         return order, np.concatenate([[0], np.cumsum(counts)])
@@ -101,14 +97,14 @@ class Assembly:
         return self.kept(f"colors of {'rows' if of_rows else 'columns'}", device, narrow)
 
     def flat(self, device: torch.device) -> Tensor:
-        return self.kept("flat", device, lambda: self.flat_places)
+        return self.kept("flat", device, self.flat_places)
 
     def order(self, device: torch.device) -> Tensor:
         return self.kept("order", device, lambda: self._by_product[0])
 
     def positions(self, device: torch.device) -> Tensor:
         """Places in the flattened products, in the order of the products."""
-        return self.kept("positions", device, lambda: self.flat_places[self._by_product[0]])
+        return self.kept("positions", device, lambda: self.flat_places()[self._by_product[0]])
 
     def entries(self, start: int, stop: int) -> tuple[int, int]:
         starts = self._by_product[1]

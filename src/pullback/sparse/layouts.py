@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -52,16 +52,19 @@ class Csr:
     """Makes CSR matrices of values, with all that is the same for every call at hand."""
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
-        self._crow, self._col = _indices(plan, device)
-        self._shape, self._dtype, self._device = plan.pattern.shape, plan.dtype, device
-        self._places = (self._crow.data_ptr(), self._col.data_ptr())
+        self._plan, self._device = plan, device
+        self._shape, self._dtype = plan.pattern.shape, plan.dtype
         self._last: tuple[weakref.ref[Tensor], int] | None = None
+
+    @cached_property
+    def _indices(self) -> tuple[Tensor, Tensor]:
         _quiet_beta_notice()
+        return _indices(self._plan, self._device)
 
     def __call__(self, values: Tensor) -> Tensor:
         # Told the dtype, torch does not look for it, which takes as long as all the rest.
         return torch.sparse_csr_tensor(
-            self._crow, self._col, values, self._shape, dtype=values.dtype, check_invariants=False
+            *self._indices, values, self._shape, dtype=values.dtype, check_invariants=False
         )
 
     def values_of(self, matrix: object, apart: Sequence[Tensor]) -> Tensor | None:
@@ -82,8 +85,11 @@ class Csr:
 
     def _is_one_of_mine(self, matrix: Tensor) -> bool:
         known = matrix.shape == self._shape and matrix.dtype is self._dtype
+        if not known or matrix.device != self._device:
+            return False
+        crow, col = self._indices
         places = matrix.crow_indices().data_ptr(), matrix.col_indices().data_ptr()
-        return known and matrix.device == self._device and places == self._places
+        return places == (crow.data_ptr(), col.data_ptr())
 
 
 def dense(pattern: SparsityPattern, values: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from . import cost
 from .arguments import Arguments, devices_of, fresh
@@ -27,6 +29,7 @@ from .trial import rounding_of, same_where_finite, weights
 
 # The share that a batch of dense products takes of what its calls would take one by one.
 _DENSE = 0.5
+_ENTRIES_AT_ONCE = 2**22
 LIFTED_MODES = ("auto", "fwd", "rev")
 
 
@@ -118,18 +121,28 @@ def _disproved(
         source = Replay(captured, here, arguments.primals)
         v = torch.cat([w.reshape(-1) for w in weights(source.outputs)]).to(dtype)
         truth = source.rev(v[None])[0].to(dtype)
+        del source, here  # as large as one forward
         torch.set_rng_state(state)
         here = [fresh(t) for t in tensors]
         values, _ = LiftedRun(captured, lift, dtype).values(here, lift.num_products or 1)
-    product = values.new_zeros(pattern.shape[1])
-    if pattern.is_full:
-        product = v @ values.reshape(pattern.shape)
-    else:
-        cols = torch.from_numpy(pattern.indices).to(values.device)
-        product.index_add_(0, cols, values * v[pattern.rows.to(values.device)])
-    if same_where_finite(product, truth, captured.graph.rounding):
+    if same_where_finite(_product(v, values, pattern), truth, captured.graph.rounding):
         return ""
     return "its values differ from those of the whole graph"
+
+
+def _product(v: Tensor, values: Tensor, pattern: SparsityPattern) -> Tensor:
+    """``v J``, a run of rows after the other."""
+    if pattern.is_full:
+        return v @ values.reshape(pattern.shape)
+    product = values.new_zeros(pattern.shape[1])
+    starts, cols = pattern.indptr, torch.from_numpy(pattern.indices)
+    cuts = np.searchsorted(starts, np.arange(0, pattern.nnz, _ENTRIES_AT_ONCE)).tolist()
+    for first, last in pairwise([*cuts, pattern.shape[0]]):
+        here = slice(int(starts[first]), int(starts[last]))
+        lengths = torch.from_numpy(np.diff(starts[first : last + 1])).to(v.device)
+        spread = v[first:last].repeat_interleave(lengths)
+        product.index_add_(0, cols[here].to(v.device), values[here] * spread)
+    return product
 
 
 def unlifted(captured: Captured, plan: Plan) -> Lift | str:
@@ -139,7 +152,7 @@ def unlifted(captured: Captured, plan: Plan) -> Lift | str:
     ends = [g for g in graph.gradients if g is not None and g in graph.linear]
     if len(set(ends)) < len(graph.gradients):
         return "the gradients are not one linear tensor each"
-    found = plan.assembly.flat_places
+    found = plan.assembly.flat_places()
     if found.size and int(found.max()) > INT32_MAX:
         return "its products are longer than 32-bit numbers count"
     starts = np.arange(plan.pattern.nnz + 1, dtype=np.int32)

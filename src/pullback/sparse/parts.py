@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from .._engines import climb_down
 from .assemble import Assembler
 from .captured import Captured
 from .graph import Meta, PullbackGraph, extract, ignores_values
+from .lift.factor import Terms
 from .lift.linear import lanes_of, reals
 from .lift.settled import stand_in
 from .lift.spec import Factor
@@ -44,12 +46,15 @@ class Part:
         self._transposed: fx.GraphModule | None = None
         length = self._split.rows * sum(map(reals, self._ends))
         length += self._split.columns * sum(map(reals, self._metas))
-        self._terms, self._length, self._with_one = factor.terms, length, with_one
+        self._terms: Terms | None = factor.terms
+        self._length, self._with_one = length, with_one
         self._seeds: dict[bool, list[Tensor]] = {}
 
     @cached_property
     def assembler(self) -> Assembler:
-        return Assembler(self._terms, self._length, self._dtype, self._device)
+        terms, self._terms = self._terms, None  # as long as the values; most forms need less
+        assert terms is not None
+        return Assembler(terms, self._length, self._dtype, self._device)
 
     @property
     def most_products(self) -> int:
@@ -59,34 +64,51 @@ class Part:
         """All products, one after the other, and 1 behind them where that is asked for;
         ``chunk_size`` None is one batch, without a net."""
         handed = [at[n] for n in self.reads]
-        found = []
+        pieces: list[Iterator[Tensor]] = []
         if self._split.rows:
-            found += self._batches(True, lambda s: self._linear(*handed, *s), chunk_size)
+            pieces.append(self._batches(True, lambda s: self._linear(*handed, *s), chunk_size))
         if self._split.columns:
             if self._transposed is None:
                 self._transposed = self._transpose(handed)
             down = self._transposed
-            found += self._batches(False, lambda s: down(*handed, *s), chunk_size)
-        flat = [f.reshape(-1) for f in found]
-        if not flat:
-            return torch.zeros(0, dtype=self._dtype, device=self._device)
+            pieces.append(self._batches(False, lambda s: down(*handed, *s), chunk_size))
         if self._with_one:
-            flat.append(torch.ones(1, dtype=self._dtype, device=self._device))
-        whole = flat[0] if len(flat) == 1 else torch.cat(flat)
-        return whole.to(self._dtype)
+            pieces.append(iter([torch.ones(1, dtype=self._dtype, device=self._device)]))
+        flat = (found.reshape(-1) for found in chain.from_iterable(pieces))
+        if chunk_size is None:  # a tracer follows no writes
+            whole = list(flat)
+            return (whole[0] if len(whole) == 1 else torch.cat(whole)).to(self._dtype)
+        return self._one_after_another(flat)
 
-    def _batches(self, along_rows: bool, run: Any, chunk_size: int | None) -> list[Tensor]:
+    def _one_after_another(self, pieces: Iterator[Tensor]) -> Tensor:
+        length, at = self._length + self._with_one, 0
+        whole: Tensor | None = None
+        for piece in pieces:
+            if piece.numel() == length:
+                return piece.to(self._dtype)
+            if whole is None:
+                whole = torch.empty(length, dtype=self._dtype, device=self._device)
+            whole[at : at + piece.numel()] = piece
+            at += piece.numel()
+        if whole is None:
+            return torch.zeros(0, dtype=self._dtype, device=self._device)
+        assert at == length
+        return whole
+
+    def _batches(self, along_rows: bool, run: Any, chunk_size: int | None) -> Iterator[Tensor]:
         """All products of one kind, in pieces that follow one another in the flattened order."""
         count = self._split.rows if along_rows else self._split.columns
         like = self._ends if along_rows else self._metas
         if count == 1:
             seeds = [s[0] for s in self._seeded(along_rows, 0, 1)]
             copied = self._copied if along_rows else [True] * len(like)
-            return [_real(r.clone() if c else r) for r, c in zip(run(seeds), copied, strict=True)]
+            for r, c in zip(run(seeds), copied, strict=True):
+                yield _real(r.clone() if c else r)
+            return
         if chunk_size is None:
             seeds = self._seeded(along_rows, 0, count)
-            return [_side_by_side(torch.func.vmap(lambda *s: run(s))(*seeds), count)]
-        pieces = []
+            yield _side_by_side(torch.func.vmap(lambda *s: run(s))(*seeds), count)
+            return
         for start in range(0, count, chunk_size):
             stop = min(start + chunk_size, count)
             order = ("vmap", "loop") if self._batches_well and stop > start + 1 else ("loop",)
@@ -98,8 +120,10 @@ class Part:
                 order=order,
             )
             self._note(batch.reasons)
-            pieces.append(_side_by_side(batch.gradients, stop - start))
-        return pieces
+            if stop == start + 1:
+                yield from map(_real, batch.gradients)
+            else:
+                yield _side_by_side(batch.gradients, stop - start)
 
     def _note(self, reasons: Sequence[str]) -> None:
         mine = [*reasons] if self._batches_well else [NO_BATCHING, *reasons]

@@ -120,7 +120,7 @@ def plan_of(
         return _lifted_or_not(caller, plan, found, arguments, mode, certain=lift is True)
     finally:
         if found.captured is not None:
-            found.captured.graph.moves.clear()  # as large as all tensors of the graph together
+            found.captured.graph.moves.clear()
 
 
 def dense_plan(caller: str, found: Study, arguments: Arguments) -> Plan:

@@ -30,8 +30,10 @@ from .state.facts import quoted
 from .study import Study, pattern_here, study, tensor_named
 
 # The call at which a program is made one straight line: a few dozen milliseconds, which whoever
-# calls once or twice is spared.
+# calls once or twice is spared. Where the values take more bytes, passes over memory are all that
+# counts, and trying a line out would take more of it.
 STRAIGHT_FROM = 3
+_STRAIGHT_UP_TO = 2**26
 # How often a record is tried to be made where its arguments or its tensors are too special.
 _ATTEMPTS = 3
 
@@ -190,7 +192,8 @@ class Session:
         """What is called again and again is worth one straight line of calls."""
         captured, run = self._study.captured, self._run
         assert captured is not None
-        if not captured.batches or not self.plan.pattern.nnz:
+        size = self.plan.pattern.nnz * self.plan.dtype.itemsize
+        if not captured.batches or not 0 < size <= _STRAIGHT_UP_TO:
             return
         if run is None:
             if max(self.plan.coloring.split) > chunk_size:

@@ -72,7 +72,7 @@ def core_matrix(core: Any, f: Any) -> Any:
 
 def entries(terms: Any, f: Any) -> Any:
     count = terms.starts.size - 1
-    weights = np.ones(terms.sources.size) if terms.weights is None else terms.weights
+    weights = terms.weight
     A = scipy.sparse.csr_array((weights, terms.sources, terms.starts), shape=(count, f.size))
     return A @ f + (0 if terms.template is None else terms.template)
 

@@ -69,6 +69,25 @@ def sources(pattern: SparsityPattern, coloring: Coloring) -> Sources:
     return Sources(product, position, coloring.num_colors)
 
 
+def flattened(
+    found: Sources, shape: tuple[int, int], split: int, kind: type[np.signedinteger[Any]]
+) -> Indices:
+    """The place of every entry in all products, one after the other: the ``split`` products along
+    rows come first. ``kind`` holds the length of all of them."""
+    m, n = shape
+    flat: Indices = found.product.astype(kind)
+    if split == found.num_products:
+        flat *= kind(n)
+    elif split == 0:
+        flat *= kind(m)
+    else:
+        flat = np.where(
+            flat < split, flat * kind(n), kind(split * n) + (flat - kind(split)) * kind(m)
+        )
+    flat += found.position
+    return flat
+
+
 def product_numbers(
     coloring: Coloring,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

@@ -26,6 +26,7 @@ from .factor import (
     Terms,
     core_of,
     ends_of,
+    number_of_terms,
     product_pattern,
     terms_of,
     with_blocks,
@@ -40,6 +41,8 @@ _STAGES_AT_MOST = 16
 _PAIRS_AT_MOST = 2**31
 _MANY = 4
 _TERMS_AT_MOST = 2**25
+# From this many entries on, a second way to cut works anew what the first one knew.
+_LARGE = 2**24
 
 
 @dataclass(eq=False)
@@ -63,7 +66,7 @@ class Way:
 
     @cached_property
     def terms(self) -> int:
-        return sum(_terms(e, c) for e, c in zip(self.ends, self.cores, strict=True))
+        return sum(number_of_terms(e, c) for e, c in zip(self.ends, self.cores, strict=True))
 
     @cached_property
     def assembly(self) -> list[Terms]:
@@ -199,14 +202,23 @@ class Lifter:
                         found.append(several)
                 except Declined as why:
                     reason = str(why)
+        self._forget()
         if not found:
             return reason
         return min(found, key=lambda way: (way.num_products * fewest, way.cost))
 
     def _way(self, pieces: list[Piece]) -> Way:
         ends = [ends_of(self._graph, piece, self._actions) for piece in pieces]
+        if self._pattern.nnz >= _LARGE:
+            self._forget()
         cores = [self._core(p, e) for p, e in zip(pieces, ends, strict=True)]
         return Way(self._graph, pieces, ends, cores, self._pattern)
+
+    def _forget(self) -> None:
+        """Let go of what was found out about calls: it takes as much as all tensors of the graph
+        together."""
+        self._actions = Actions(self._graph, self._settled)
+        self._graph.moves.clear()
 
     def _core(self, piece: Piece, ends: Ends) -> Core:
         mode = "auto" if self._mode in ("mixed", "dense") else self._mode
@@ -244,13 +256,6 @@ class Lifter:
             if name in self._tensors
         }
         return Lift(tuple(factors), products, self._key, way.multiplied_out, facts)
-
-
-def _terms(ends: Ends, core: Core) -> int:
-    into = np.diff(scipy.sparse.csr_array(ends.M).indptr).astype(np.int64)
-    out_of = np.diff(ends.S.indptr).astype(np.int64)
-    rows = np.repeat(np.arange(core.pattern.shape[0]), np.diff(core.pattern.indptr))
-    return int((into[rows] * out_of[core.pattern.indices]).sum()) + int(ends.D.nnz)
 
 
 def _marks(pattern: SparsityPattern) -> Any:

@@ -68,6 +68,45 @@ def added_rows(
 
 
 @njit(cache=True, nogil=True)
+def number_of_terms(into: Ints, out_of: Ints, ptr: Ints, indices: Ints) -> int:
+    """The sum of ``into[i] * out_of[j]`` over the entries (i, j) of a CSR pattern."""
+    total = 0
+    for i in range(ptr.size - 1):
+        here = 0
+        for e in range(ptr[i], ptr[i + 1]):
+            here += out_of[indices[e]]
+        total += here * into[i]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def number_distinct(column: Ints, codes: Ints, table: Ints) -> int:
+    """``table[codes[k]] == column[k]``: the different numbers in the order of first meeting.
+
+    Returns how many there are, or -1 where ``table`` does not hold them.
+    """
+    size = 2 * 65_536
+    slots = np.full(size, -1, np.int64)
+    count, last = 0, -1
+    for k in range(column.size):
+        here = column[k]
+        if last < 0 or table[last] != here:
+            mixed = np.uint64(here) * np.uint64(0x9E3779B97F4A7C15)
+            slot = np.int64((mixed >> np.uint64(32)) & np.uint64(size - 1))
+            while slots[slot] >= 0 and table[slots[slot]] != here:
+                slot = (slot + 1) & (size - 1)
+            if slots[slot] < 0:
+                if count == table.size:
+                    return -1
+                slots[slot] = count
+                table[count] = here
+                count += 1
+            last = slots[slot]
+        codes[k] = last
+    return count
+
+
+@njit(cache=True, nogil=True)
 def count_terms(
     left_ptr: Ints, left: Ints, mid_ptr: Ints, mid: Ints, right_ptr: Ints, right: Ints,
     ptr: Ints, cols: Ints, width: int, counts: Ints,
@@ -125,13 +164,24 @@ def merge_equal_terms(ptr: Ints, sources: Ints, weights: Floats) -> int:
     """
     at = 0
     begin = ptr[0]
-    largest = -1
-    for k in range(ptr[-1]):
-        largest = max(largest, sources[k])
+    largest, longest = -1, 0
+    for e in range(ptr.size - 1):
+        longest = max(longest, ptr[e + 1] - ptr[e])
+    if longest > 1:
+        for k in range(ptr[-1]):
+            largest = max(largest, sources[k])
     place = np.full(largest + 1, -1, dtype=np.int64)
     for e in range(ptr.size - 1):
         end = ptr[e + 1]
         first = at
+        if longest <= 1:
+            if begin < end and weights[begin] != 0:
+                sources[at] = sources[begin]
+                weights[at] = weights[begin]
+                at += 1
+            begin = end
+            ptr[e + 1] = at
+            continue
         for k in range(begin, end):
             j = place[sources[k]]
             if j >= 0:

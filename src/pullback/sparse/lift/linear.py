@@ -17,6 +17,7 @@ import numpy.typing as npt
 import scipy.sparse
 
 from ..graph import Meta
+from ..pattern import INT32_MAX
 from . import kernels
 
 Ints = npt.NDArray[np.integer[Any]]
@@ -90,12 +91,25 @@ class LinearMap:
         return replace(self, ids=_own(self.ids.size), table=_table(out, indices, weights, table),
                        scale=1.0)  # fmt: skip
 
+    def _slim(self) -> LinearMap:
+        """With a table of its own, if that takes less than half of what the shared one does."""
+        there = self.ids > 0
+        rows = replace(self, ids=self.ids[there], scale=1.0)
+        sizes, every = kernels.row_sizes(rows.ids, self.table.indptr), self.table.indptr
+        if 2 * (sizes.size + 2 * int(sizes[-1])) > every.size + 2 * int(every[-1]):
+            return self
+        ids = np.zeros(self.ids.size, dtype=np.int32)
+        ids[there] = _own(rows.ids.size)
+        return replace(self, ids=ids, table=rows._spread(ONE).table)
+
     def plus(self, other: LinearMap) -> LinearMap:
         """The sum, element by element, of two maps of one shape."""
         if self.table is other.table and (self.ids == other.ids).all():
             return replace(self, scale=self.scale + other.scale)
         if self.scale == other.scale and not ((self.ids > 0) & (other.ids > 0)).any():
-            (mine, theirs), table, _ = _joined([self, other])
+            shared = self.table is other.table
+            parts = [self, other] if shared else [self._slim(), other._slim()]
+            (mine, theirs), table, _ = _joined(parts)
             return replace(self, ids=mine + theirs, table=table)
         a, b = self.table, other.table
         most = int(kernels.row_sizes(self.ids, a.indptr)[-1])
@@ -124,6 +138,8 @@ class LinearMap:
         """The whole matrix: a row per real element, a column per real element of the start."""
         full = self._spread(ONE)
         indptr = full.table.indptr[1:]
+        if indptr[-1] <= INT32_MAX:  # or else SciPy widens the indices
+            indptr = indptr.astype(np.int32)
         parts = (full.table.weights, full.table.indices, indptr)
         return scipy.sparse.csr_array(parts, shape=(self.ids.size, self.table.width))
 

@@ -74,7 +74,7 @@ def pairs_of(
 
 def _with_template(terms: Terms, size: int) -> tuple[Ints, Ints, Floats]:
     """The terms with those of the template among them, which read the 1 past the end."""
-    weights = np.ones(terms.sources.size) if terms.weights is None else terms.weights
+    weights = terms.weight
     if terms.template is None:
         return terms.starts.astype(np.int64), terms.sources, weights
     there = terms.template != 0
