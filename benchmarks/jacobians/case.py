@@ -22,7 +22,17 @@ from ..problems import by_hand
 from ..problems.catalogue import Problem
 from ..problems.in_torch import Func, build
 from ..timing import Cell, Timing
-from .ours import COMPILED, LIFTED, NAMES, PLAIN, Ours, prepare, without_graph
+from .ours import (
+    COMPILED,
+    IN_PLACE,
+    LIFTED,
+    NAMES,
+    NO_PLAN,
+    PLAIN,
+    Ours,
+    prepare,
+    without_graph,
+)  # fmt: skip
 
 DENSE_BYTES = 2**30
 QUICK_DENSE_BYTES = 2**26
@@ -96,7 +106,7 @@ def _opened(jax: JaxPeers, problem: Problem) -> JaxPeers | str:
 
 def _ours(ours: Ours, truth: scipy.sparse.csr_array, result: Result) -> dict[str, Timed | str]:
     candidates: dict[str, Timed | str] = {}
-    for name in NAMES:
+    for name in (*NAMES, IN_PLACE, NO_PLAN):
         run = ours.evaluations[name]
         candidates[name] = ours.warm(name)
         if not isinstance(run, str):
@@ -105,7 +115,7 @@ def _ours(ours: Ours, truth: scipy.sparse.csr_array, result: Result) -> dict[str
             except Exception as error:  # shown, as a peer's would be
                 candidates[name] = reason(error)
                 continue
-            _compare(name, truth, _to_scipy(found), result)
+            _compare(name, truth, found if name == NO_PLAN else _to_scipy(found), result)
     return candidates
 
 

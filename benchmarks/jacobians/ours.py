@@ -18,6 +18,12 @@ from ..timing import Cell
 
 PLAIN, LIFTED, COMPILED = "plain", "lifted", "compiled"
 NAMES = (PLAIN, LIFTED, COMPILED)
+# Into the memory of an earlier matrix, by the last way above that there is; and dense, as
+# torch.func's, up to so many entries.
+IN_PLACE, NO_PLAN = "out=", "no plan"
+NO_PLAN_ENTRIES = 2**22
+# From the third call of one kind on, products are replayed in another way.
+SETTLED = 3
 Jacobian = Callable[[Tensor], Tensor]
 
 
@@ -56,7 +62,20 @@ def prepare(func: Func, x: Tensor) -> Ours:
         lifted = pb.jacobian(func, plan=chosen)
     first_compiled, compiled = _compile(func, x)
     evaluations = {PLAIN: pb.jacobian(func, plan=plain), LIFTED: lifted, COMPILED: compiled}
+    fastest = next(e for e in reversed(evaluations.values()) if not isinstance(e, str))
+    evaluations[IN_PLACE] = partial(fastest, out=without_graph(fastest, x))
+    rows, columns = plain.pattern.shape
+    small = rows * columns <= NO_PLAN_ENTRIES
+    evaluations[NO_PLAN] = _dense(func, (rows, columns)) if small else "large"
+    for run in evaluations.values():
+        for _ in range(SETTLED if callable(run) else 0):
+            without_graph(run, x)
     return Ours(func, x, plain, chosen, evaluations, first_compiled)
+
+
+def _dense(func: Func, shape: tuple[int, int]) -> Jacobian:
+    jac = pb.jacobian(func)
+    return lambda x: jac(x).reshape(shape)
 
 
 def _compile(func: Func, x: Tensor) -> tuple[Cell, Jacobian | str]:

@@ -9,13 +9,15 @@ from matplotlib.figure import Figure
 
 from ..timing import Timing
 from .case import FORMS, Result
-from .ours import NAMES
+from .ours import IN_PLACE, NAMES, NO_PLAN
 
 # One color for each program, one line style for each way to use it.
 LINES = {
     "plain": ("tab:blue", ":"),
     "lifted": ("tab:blue", "--"),
     "compiled": ("tab:blue", "-"),
+    IN_PLACE: ("tab:cyan", "-"),
+    NO_PLAN: ("tab:cyan", ":"),
     "forward": ("0.6", "-"),
     "by hand": ("black", "--"),
     "torch.func": ("tab:red", "-"),
@@ -24,7 +26,8 @@ LINES = {
     "asdex CSR": ("tab:orange", ":"),
     "sparsejac": ("tab:green", "-"),
 }
-assert set(LINES) == {*NAMES, *FORMS, "forward", "by hand", "torch.func", "sparsejac"}
+OURS = (*NAMES, IN_PLACE, NO_PLAN)
+assert set(LINES) == {*OURS, *FORMS, "forward", "by hand", "torch.func", "sparsejac"}
 
 
 def draw(folder: Path, results: Sequence[Result]) -> list[Path]:
@@ -53,7 +56,7 @@ def _figure(kind: str, results: Sequence[Result]) -> Figure:
         ]
         if points:
             sizes, times = zip(*points, strict=True)
-            label = f"pullback, {name}" if name in NAMES else name
+            label = f"pullback, {name}" if name in OURS else name
             axes.loglog(sizes, times, style, color=color, marker="o", markersize=3, label=label)
     axes.set_xlabel("entries of the Jacobian that may be nonzero")
     axes.set_ylabel("ms for one evaluation")

@@ -7,11 +7,11 @@ from typing import Any
 
 from ..timing import Cell, Ratio, Row, Table, Timing
 from .case import FORMS, Cells, Result
-from .ours import COMPILED, LIFTED, NAMES, PLAIN
+from .ours import COMPILED, IN_PLACE, LIFTED, NAMES, NO_PLAN, PLAIN
 
 SET_UP = (PLAIN, LIFTED, "asdex", "asdex detection", "asdex coloring", "sparsejac coloring")
 COLD = ("pullback", COMPILED, "asdex", "asdex compilation")
-WARM = (*NAMES, "forward", "by hand", "torch.func", *FORMS, "sparsejac")
+WARM = (*NAMES, IN_PLACE, NO_PLAN, "forward", "by hand", "torch.func", *FORMS, "sparsejac")
 ASDEX = "asdex ÷ pullback"
 NOTES = (
     '`pb.plan_jacobian` with `lift=False` and with `lift="auto"`, in a process that has planned '
@@ -20,10 +20,12 @@ NOTES = (
     "The plan, what is captured or compiled, and one evaluation. `compiled` is measured once, with "
     "empty caches; asdex goes to its values under `jax.jit`, its set-up included. The ratio is to "
     "pullback without a compiler.",
-    "With a plan, to a CSR tensor, under `no_grad`; asdex compiled, to its values alone, to BCOO "
-    "and to SciPy's CSR, sparsejac compiled to BCOO. `torch.func` is the fastest of `jacrev` and "
-    "`jacfwd`, in chunks of 32, of 256, and whole; left out above 1 GiB. `by hand` fills a value "
-    "array whose structure is known beforehand. Ratios are of the fastest column of each.",
+    "With a plan, to a CSR tensor, under `no_grad`; `out=` writes into an earlier one, by the last "
+    "of the ways before it; `no plan` is the dense `pb.jacobian(f)`. asdex compiled, to its values "
+    "alone, to BCOO and to SciPy's CSR, sparsejac compiled to BCOO. `torch.func` is the fastest of "
+    "`jacrev` and `jacfwd`, in chunks of 32, of 256, and whole; left out above 1 GiB. `by hand` "
+    "fills a value array whose structure is known beforehand. Ratios are of the fastest column of "
+    "each; of pullback, of those that return a new sparse matrix.",
 )
 
 
@@ -51,6 +53,7 @@ def as_tables(results: Sequence[Result], against: str) -> list[Table]:
             (
                 Ratio(ASDEX, tuple(FORMS), NAMES),
                 Ratio("torch.func ÷ pullback", ("torch.func",), NAMES),
+                Ratio("torch.func ÷ no plan", ("torch.func",), (NO_PLAN,)),
                 Ratio("pullback ÷ by hand", NAMES, ("by hand",)),
                 Ratio("pullback ÷ forward", NAMES, ("forward",)),
             ),

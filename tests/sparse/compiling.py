@@ -53,5 +53,5 @@ class Case:
         plan = self.plan
         assert plan is not None
         source = Replay(self.captured, tensors, self._primals)
-        values = values_of(plan.assembly, source, max(1, plan.num_products), plan.dtype)
+        values = values_of(plan.assembly, source, max(1, plan.assembly.num_products), plan.dtype)
         return (values, *source.outputs)
