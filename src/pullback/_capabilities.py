@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ._settings import device_mode, dict_version, forms_check, settings_check
 from ._torch import (
     Slot,
+    can_map,
     derivatives_yaml,
     freed_tensor,
     graph_module,
@@ -25,6 +26,7 @@ from ._torch import (
     handle_hooks,
     is_transform_tensor,
     leaf_of,
+    mapped,
     next_sequence_number,
     notes_of,
     outside_transforms,
@@ -213,6 +215,20 @@ def _probe_graph_module() -> bool:
     return waiting and bool(torch.equal(module(x), x.exp()))
 
 
+def _probe_batching() -> bool:
+    x, y = torch.rand(3, 2), torch.rand(3, 4)
+
+    def product(given: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        a, b = given
+        return a.sum() * b, None, torch.ones(2)
+
+    first, none, last = mapped(product, [x, y])
+    assert first is not None
+    assert last is not None
+    here = torch.equal(first, x.sum(1, keepdim=True) * y) and last.shape == (3, 2)
+    return can_map and here and none is None and running_transform() is None
+
+
 _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("leaf of an AccumulateGrad node", _probe_leaf, "leaves are numbered, not named"),
     ("sequence numbers of nodes", _probe_sequence, "pb.trace() finds no user calls"),
@@ -225,6 +241,7 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("running torch.func transforms", _probe_transform, "torch's own error appears there"),
     ("the node that runs", _probe_running_node, "nonlinear hooks are found by trial alone"),
     ("a batched tensor's first entry", _probe_plain_sample, "no plan is made inside vmap"),
+    ("batches of flat tensors", _probe_batching, "batches of small products are slower"),
     ("settings at one look", _probe_settings, "every call checks all anew, and is slower"),
     ("forms of tensors at one look", _probe_forms, "every call checks all anew, and is slower"),
     ("versions of dictionaries", _probe_versions, "modules are read anew at every call"),

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from . import _torch
+
 Source = Tensor | GradientEdge
 Gradients = tuple[Tensor | None, ...]
 
@@ -144,6 +146,8 @@ def climb_down(
 def _vmapped(
     product: Callable[[Sequence[Tensor]], Gradients], batch: Sequence[Tensor]
 ) -> Gradients:
+    if batch and _torch.can_map:
+        return _torch.mapped(product, batch)
     used: list[bool] = []
 
     def found(*cotangents: Tensor) -> tuple[Tensor, ...]:

@@ -157,6 +157,30 @@ def plain_autograd_sees_everything() -> bool:
     )
 
 
+_BATCHING = ("_vmap_increment_nesting", "_vmap_decrement_nesting", "_add_batch_dim",
+             "_remove_batch_dim")  # fmt: skip
+can_map = all(hasattr(torch._C._functorch, name) for name in _BATCHING)
+
+
+def mapped(
+    function: Callable[[Sequence[Tensor]], Sequence[Tensor | None]], batch: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """``torch.func.vmap`` over the first dim, with one draw for all, for flat sequences of tensors:
+    without its search through nested arguments, which takes longer than small products."""
+    from torch._functorch.vmap import lazy_load_decompositions  # type: ignore[attr-defined]
+
+    lazy_load_decompositions()
+    functorch, size = torch._C._functorch, batch[0].shape[0]
+    level = functorch._vmap_increment_nesting(size, "same")
+    try:
+        found = function([functorch._add_batch_dim(t, 0, level) for t in batch])
+        return tuple(
+            None if t is None else functorch._remove_batch_dim(t, level, size, 0) for t in found
+        )
+    finally:
+        functorch._vmap_decrement_nesting()
+
+
 def gradient_transform_is_running() -> bool:
     """Whether a reverse-mode torch.func transform runs here, at any level."""
     levels = torch._C._functorch.get_interpreter_stack() or ()

@@ -6,7 +6,6 @@ import secrets
 import subprocess
 import sys
 
-import pytest
 import torch
 from torch import Tensor, fx
 
@@ -31,11 +30,10 @@ def test_a_kernel_takes_a_list_and_empties_it() -> None:
     torch.testing.assert_close(found, x.sin() * 2)
 
 
-def test_a_kernel_checks_shapes_and_strides_but_no_dtypes() -> None:
-    """Why Compiled looks at the dtypes itself."""
+def test_a_kernel_checks_neither_shapes_nor_dtypes() -> None:
+    """Why Compiled looks at both itself, and why constants, which nobody changes, cost nothing."""
     kernel = kernel_of(graph_of(2.0))
-    with pytest.raises(AssertionError):
-        kernel([torch.rand(8, dtype=torch.float64)])
+    assert len(kernel([torch.rand(8, dtype=torch.float64)])[0]) == 7
     (found,) = kernel([torch.zeros(14, dtype=torch.float32)[:7]])
     assert found.dtype == torch.float64
 
