@@ -77,7 +77,7 @@ class Jacobian:
             # Nothing records a graph there, and no derivative would be found.
             with torch.inference_mode(False), torch.no_grad():
                 return self(*map_leaves(_torch.plain_copy, args), out=out)
-        found, aux = self._at_once(args, out), None
+        found, aux = self._at_once(args, out)
         if found is None:
             arguments = arguments_for("jacobian", args, self._argnums, self._func)
             if not self._is_dense:
@@ -96,11 +96,11 @@ class Jacobian:
         self._dense_calls.clear()
         self._recent.clear()
 
-    def _at_once(self, args: tuple[Any, ...], out: Any) -> Any:
-        """The matrix, where this is known to be a call like one of the last; else None. It is
-        ``out`` if that is one that can be written to at once."""
+    def _at_once(self, args: tuple[Any, ...], out: Any) -> tuple[Any, Any]:
+        """The matrix and aux, where this is known to be a call like one of the last; else None. The
+        matrix is ``out`` if that is one that can be written to at once."""
         if not self._recent or not _torch.plain_autograd_sees_everything():
-            return None
+            return None, None
         for session in self._recent:
             ready = session.ready
             if ready is not None and (tensors := ready.tensors(args)) is not None:
@@ -108,12 +108,13 @@ class Jacobian:
                 into = None
                 if as_csr and out is not None:
                     into = ready.csr.values_of(out, tensors)
-                values = session.values(tensors, self._chunk, into)
+                values, aux = session.at_once(tensors, self._chunk, into)
                 if as_csr:
                     self._tell(session, session.plan)
-                    return ready.csr(values) if into is None else out
-                return self._matrix(session, session.plan, values, ready.laid_out, ready.out)
-        return None
+                    return ready.csr(values) if into is None else out, aux
+                found = self._matrix(session, session.plan, values, ready.laid_out, ready.out)
+                return found, aux
+        return None, None
 
     @property
     def _is_dense(self) -> bool:

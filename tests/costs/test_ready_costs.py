@@ -6,7 +6,7 @@ import inspect
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -127,6 +127,41 @@ def test_arguments_of_many_kinds_are_recognised(monkeypatch: pytest.MonkeyPatch)
         assert not is_ready(monkeypatch, jac, X, given, holder)
     scale.by = 3.0
     assert not is_ready(monkeypatch, jac, X, rest, scale)
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: Any
+
+
+class Other(NamedTuple):
+    left: Tensor
+    right: Any
+
+
+def test_named_tuples_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def func(x: Tensor, pair: Any) -> Tensor:
+        found: Tensor = x * pair.left**pair.right
+        return found
+
+    jac = made_ready(func, X, Pair(X.cos(), 2))
+    assert is_ready(monkeypatch, jac, 2 * X, Pair(X.sin(), 2))
+    assert not is_ready(monkeypatch, jac, X, Pair(X.sin(), 3))
+    assert not is_ready(monkeypatch, jac, X, Other(X.sin(), 2))
+
+
+def test_aux_is_that_of_the_ready_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    jac = pb.jacobian(
+        lambda x: (x.sin(), {"twice": 2 * x, "name": "n"}), layout=torch.sparse_csr, has_aux=True
+    )
+    jac(X)
+    for k in range(1, 6):
+        with counting(monkeypatch, session.Session, "evaluate") as long_way:
+            found, aux = jac(X + k)
+        assert not long_way
+        torch.testing.assert_close(found.to_dense(), torch.diag((X + k).cos()))
+        assert torch.equal(aux["twice"], 2 * (X + k))
+        assert aux["name"] == "n"
 
 
 def test_one_tensor_twice_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:

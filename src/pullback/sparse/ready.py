@@ -26,10 +26,10 @@ _PLAIN_TENSORS = (Tensor, nn.Parameter, nn.Buffer)
 
 
 class _Tree:
-    """The containers of one argument: builtin ones alone, every one of the very same class."""
+    """The containers of one argument: builtin ones and named tuples, each of the same class."""
 
     def __init__(self, value: Any) -> None:
-        self.kind: Any = type(value) if type(value) in (tuple, list, dict) else _LEAF
+        self.kind: Any = type(value) if _is_container(type(value)) else _LEAF
         self.keys: list[Any] = []
         self.parts: list[_Tree] = []
         if self.kind is dict:
@@ -51,6 +51,11 @@ class _Tree:
                 return False
             parts = value.values()
         return all(tree.open(part, leaves) for tree, part in zip(self.parts, parts, strict=True))
+
+
+def _is_container(kind: type[Any]) -> bool:
+    named = kind.__base__ is tuple and hasattr(kind, "_fields") and kind.__iter__ is tuple.__iter__
+    return kind in (tuple, list, dict) or named
 
 
 class _Forms:
@@ -93,7 +98,7 @@ class _Arguments:
         self._forms = _Forms([leaves[k] for k in self._tensors_at])
         opened = self._opened(args)
         same = opened is not None and len(opened) == len(leaves)
-        # What pytrees open and this does not (named tuples, registered classes) stays unknown.
+        # What pytrees open and this does not (registered classes) stays unknown.
         self.is_quick = self._forms.is_quick and same and all(map(is_, opened or (), leaves))
 
     def _opened(self, args: Sequence[Any]) -> Sequence[Any] | None:

@@ -146,22 +146,22 @@ class Session:
         values, aux = self._replayed(tensors, chunk_size)
         return Outcome(values, self.plan, found.captured.out, self._aux(aux))
 
-    def values(
+    def at_once(
         self,
         tensors: Sequence[Tensor],
         chunk_size: int | None = None,
         into: Tensor | None = None,
-    ) -> Tensor:
-        """The values, from the inputs of the captured graph; nothing is checked. ``into``,
-        contiguous and apart from these, receives them."""
+    ) -> tuple[Tensor, Any]:
+        """The values and aux, from the inputs of the captured graph; nothing is checked. ``into``,
+        contiguous and apart from these, receives the values."""
         if self._run is not None and self._calls > STRAIGHT_FROM:
             found = self._run.at_once(tensors, into)
             if found is not None:
                 if into is not None:
                     increment_version(into)  # what writes past torch leaves the count alone
-                return found[0]
-        values = self._replayed(tensors, chunk_size)[0]
-        return values if into is None else into.copy_(values)
+                return found[0], self._aux(found[1:]) if self._has_aux else None
+        values, aux = self._replayed(tensors, chunk_size)
+        return values if into is None else into.copy_(values), self._aux(aux)
 
     def _replayed(
         self, tensors: Sequence[Tensor], chunk_size: int | None
@@ -275,7 +275,7 @@ class Session:
 
     def make_ready(self, args: Sequence[Any], arguments: Arguments) -> None:
         """Record the call just made, if it was replayed and another like it needs few checks."""
-        if self._study.captured is None or self._has_aux or self.engine == "function":
+        if self._study.captured is None or self.engine == "function":
             return
         if not self._may_be_ready or _settings.device_mode() is ...:
             return
@@ -379,7 +379,7 @@ class Session:
         self.engine, self.reasons = engine, tuple(source.reasons)
         return values
 
-    def _aux(self, found: list[Tensor]) -> Any:
+    def _aux(self, found: Sequence[Tensor]) -> Any:
         captured = self._study.captured
         assert captured is not None
         if captured.aux is None:
