@@ -16,6 +16,7 @@ ROOT = Path(pullback.__file__).parent
 # its own layer where that is a package.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_trees"),
+    ("_tracing",),
     ("_torch", "_settings", "_inductor"),
     ("_checks", "_capabilities", "draw"),
     ("_names", "_engines", "cotangents"),

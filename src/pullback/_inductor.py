@@ -14,7 +14,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from ._tracing import ONE_AT_A_TIME, recorded, recorded_functional
 
 Run = Callable[..., tuple[Tensor, ...]]
 Kernel = Callable[[list[Tensor]], Sequence[Tensor]]
@@ -64,7 +65,7 @@ def functional_graph(run: Run, fakes: Sequence[Tensor], mode: Any) -> fx.GraphMo
     Tensors that ``run`` closes over become attributes of the module.
     """
     with quiet(), mode, torch.no_grad():
-        return make_fx(torch.func.functionalize(run, remove="mutations"))(*fakes)
+        return recorded_functional(run, *fakes)
 
 
 def decomposed_graph(module: fx.GraphModule, fakes: Sequence[Tensor], mode: Any) -> fx.GraphModule:
@@ -79,7 +80,7 @@ def decomposed_graph(module: fx.GraphModule, fakes: Sequence[Tensor], mode: Any)
             for op, rule in select_decomp_table().items()
             if getattr(op, "overloadpacket", op) not in library
         }
-        traced = make_fx(module, decomposition_table=table)(*fakes)
+        traced = recorded(module, *fakes, table=table)
         traced.graph = fx_graph_cse(traced.graph)
         traced.recompile()
     return traced
@@ -93,7 +94,7 @@ def kernel_of(
     The kernel takes one list of tensors, which it empties, and has none of the bookkeeping of
     ``torch.compile``: no guards, no profiler, no hooks. The graph stays as it is.
     """
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), ONE_AT_A_TIME:
         from torch._guards import TracingContext, tracing
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx_inner

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from .._engines import climb_down
+from .._tracing import recorded
 from .assemble import Assembler
 from .captured import Captured
 from .graph import Meta, PullbackGraph, extract, ignores_values
@@ -161,7 +161,7 @@ class Part:
                 pull = torch.func.vjp(lambda *w: self._linear(*given[:cut], *w), *zeros)[1]
             return pull(tuple(given[cut:]))
 
-        return make_fx(down)(*handed, *ends)
+        return recorded(down, *handed, *ends)
 
 
 def _linear_part(

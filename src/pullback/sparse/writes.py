@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.fx import traceback
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from .. import _checks, _torch
+from .._tracing import recorded_functional
 from .arguments import devices_of, fresh
 from .captured import NotCaptured, without_autocast
 from .graph import HIDDEN_WRITERS, drop_detaches, packet_name
@@ -51,6 +51,6 @@ def _traced_again(raw: fx.GraphModule, tensors: Sequence[Tensor]) -> fx.GraphMod
             traceback.preserve_node_meta(),
             torch.random.fork_rng(devices=devices_of(tensors)),
         ):
-            return make_fx(torch.func.functionalize(run, remove="mutations"))(*map(fresh, tensors))
+            return recorded_functional(run, *map(fresh, tensors))
     except Exception as error:  # torch fails here in many ways, INTERNAL ASSERT among them
         raise NotCaptured(f"torch cannot free it of writes: {_checks.first_line(error)}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -247,3 +248,17 @@ def test_results_go_as_soon_as_they_are_used() -> None:
     with torch.no_grad(), Watch():
         line(X)
     assert max(alive) <= 2
+
+
+def test_traces_of_several_threads_leave_no_mark() -> None:
+    """torch's mark of a running trace is one for all threads."""
+
+    def run(x: Tensor) -> tuple[Tensor, ...]:
+        for _ in range(30):
+            x = x.sin() * 2
+        return (x,)
+
+    with ThreadPoolExecutor(4) as pool:
+        lines = list(pool.map(lambda _: straightened(run, [X], loose=1e-12), range(12)))
+    assert all(torch.equal(line(X)[0], run(X)[0]) for line in lines)
+    assert not torch.fx._symbolic_trace.is_fx_symbolic_tracing()

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from ... import _checks
+from ..._tracing import recorded_functional
 from ..compiled.clean import lift_constants
 from ..compiled.fold import fold_uniform
 from ..graph import drop_detaches, is_draw, is_needed, merge_equal_calls, packet_name
@@ -73,7 +73,7 @@ def _tried(run: Run, tensors: Sequence[Tensor], loose: float) -> Straight:
 
 def _traced(run: Run, tensors: Sequence[Tensor]) -> tuple[fx.Graph, dict[fx.Node, Tensor]]:
     """A tidy graph, and the values of those of its nodes that are the same at every point."""
-    module = make_fx(torch.func.functionalize(run, remove="mutations"))(*tensors)
+    module = recorded_functional(run, *tensors)
     for node in module.graph.nodes:
         if node.op == "call_function" and (
             (is_needed(node) and not is_draw(node)) or packet_name(node) in _BY_GRAD_MODE
