@@ -74,6 +74,7 @@ SPARSE: tuple[str, ...] = (
     "dependence",
     "tape",
     "graph",
+    "recording",
     "captured",
     "owners",
     "rules",

@@ -22,8 +22,8 @@ NAMES = (PLAIN, LIFTED, COMPILED)
 # torch.func's, up to so many entries.
 IN_PLACE, NO_PLAN = "out=", "no plan"
 NO_PLAN_ENTRIES = 2**22
-# From the third call of one kind on, products are replayed in another way.
-SETTLED = 3
+# Calls after which products are replayed as they stay to be, without a plan as well.
+SETTLED = 6
 Jacobian = Callable[[Tensor], Tensor]
 
 

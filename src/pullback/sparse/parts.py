@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from .._engines import climb_down
-from .._tracing import recorded
+from .._tracing import recorded as recorded_by_torch
 from .assemble import Assembler
 from .captured import Captured
 from .graph import Meta, PullbackGraph, extract, ignores_values
@@ -20,6 +20,7 @@ from .lift.linear import lanes_of, reals
 from .lift.settled import stand_in
 from .lift.spec import Factor
 from .products import NO_BATCHING
+from .recording import NotRecorded, recorded
 
 # Seeds of this many bytes are kept from call to call; larger ones are made for every chunk.
 _KEPT_SEEDS = 2**23
@@ -161,7 +162,10 @@ class Part:
                 pull = torch.func.vjp(lambda *w: self._linear(*given[:cut], *w), *zeros)[1]
             return pull(tuple(given[cut:]))
 
-        return recorded(down, *handed, *ends)
+        try:
+            return recorded(down, [*handed, *ends])
+        except NotRecorded:  # some formula writes in place
+            return recorded_by_torch(down, *handed, *ends)
 
 
 def _linear_part(

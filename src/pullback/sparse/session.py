@@ -33,7 +33,7 @@ from .study import Study, pattern_here, study, tensor_named
 # calls once or twice is spared. Where the values take more bytes, passes over memory are all that
 # counts, and trying a line out would take more of it.
 STRAIGHT_FROM = 3
-_STRAIGHT_UP_TO = 2**26
+_STRAIGHT_UP_TO = 2**24
 # How often a record is tried to be made where its arguments or its tensors are too special.
 _ATTEMPTS = 3
 

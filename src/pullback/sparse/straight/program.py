@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, fx
 
 from ... import _checks
-from ..._tracing import recorded_functional
 from ..compiled.clean import lift_constants
 from ..compiled.fold import fold_uniform
-from ..graph import drop_detaches, is_draw, is_needed, merge_equal_calls, packet_name
+from ..graph import drop_detaches, merge_equal_calls, packet_name
+from ..recording import recorded
 from ..trial import in_its_layout, perturbed, same
 from .line import generated, own_memory
 from .tidy import tidy
@@ -73,24 +73,28 @@ def _tried(run: Run, tensors: Sequence[Tensor], loose: float) -> Straight:
 
 def _traced(run: Run, tensors: Sequence[Tensor]) -> tuple[fx.Graph, dict[fx.Node, Tensor]]:
     """A tidy graph, and the values of those of its nodes that are the same at every point."""
-    module = recorded_functional(run, *tensors)
+    module = recorded(run, tensors)
     for node in module.graph.nodes:
-        if node.op == "call_function" and (
-            (is_needed(node) and not is_draw(node)) or packet_name(node) in _BY_GRAD_MODE
-        ):
+        if node.op == "call_function" and packet_name(node) in _BY_GRAD_MODE:
             raise NotStraight(f"{packet_name(node)} is left as it is")
-        if is_draw(node):
-            raise NotStraight(f"{packet_name(node)} draws random numbers")
+    (device,) = {t.device for t in tensors}
     drop_detaches(module)
     constants = lift_constants(module)
+    _fill_on(module.graph, device)
     inputs = module.graph.find_nodes(op="placeholder")
     values = dict(zip(inputs[len(tensors) :], constants, strict=True))
     tidy(module)
     fold_units(module, _constants(module.graph, values, _LOOKED_AT))
     fold_uniform(module)
+    _fill_on(module.graph, device)
     tidy(module)
     merge_equal_calls(module)
     return module.graph, _constants(module.graph, values, _KEPT)
+
+
+def _fill_on(graph: fx.Graph, device: torch.device) -> None:
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.full.default):
+        node.kwargs = {**node.kwargs, "device": device}
 
 
 def _constants(graph: fx.Graph, given: dict[fx.Node, Tensor], most: int) -> dict[fx.Node, Tensor]:
