@@ -19,6 +19,8 @@ from .pattern import SparsityPattern
 from .plan import Plan
 from .study import Study, study
 
+# Bytes of a chunk of dense products.
+_CACHED = 2**24
 MODES = ("auto", "fwd", "rev", "mixed", "dense")
 
 
@@ -124,9 +126,10 @@ def plan_of(
 
 
 def dense_plan(caller: str, found: Study, arguments: Arguments) -> Plan:
-    """One product for every row or column, whatever the pattern."""
+    """One product for every row or column, whatever the pattern, in chunks that stay in caches."""
     shape = (sum(o.numel for o in found.outputs), sum(i.numel for i in found.inputs))
-    return plan_of(caller, found, arguments, "dense", SparsityPattern.full(shape), lift=False)
+    plan = plan_of(caller, found, arguments, "dense", SparsityPattern.full(shape), lift=False)
+    return replace(plan, chunk_size=max(1, _CACHED // plan.bytes_per_product))
 
 
 def _lifted_or_not(

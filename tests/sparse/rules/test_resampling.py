@@ -65,6 +65,9 @@ def test_every_interpolation_of_torch_is_known() -> None:
 def test_interpolation(name: str, before, after, given: float | None) -> None:
     forward, backward = operators(name)
     exact = "cubic" not in name and "lanczos" not in name
+    # A scale that reaches past the input leaves windows empty there, and torch's antialiasing
+    # weighs what it did not fill: now zero, now not.
+    exact = exact and not (given and name.endswith("_aa"))
     for corners in corners_of(name):
         options = [list(after), *corners, *[given] * len(before)]
         there = functools.partial(run_forward, forward, options)
