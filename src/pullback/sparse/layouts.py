@@ -79,7 +79,11 @@ class Csr:
             if not self._is_one_of_mine(matrix) or not values.is_contiguous():
                 return None
             self._last = weakref.ref(matrix), place
-        if matrix.requires_grad or any(t.untyped_storage().data_ptr() == place for t in apart):
+        if (
+            matrix.requires_grad
+            or matrix.is_inference()
+            or any(t.untyped_storage().data_ptr() == place for t in apart)
+        ):
             return None
         return values
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -21,6 +21,7 @@ from .lift.settled import stand_in
 from .lift.spec import Factor
 from .products import NO_BATCHING
 from .recording import NotRecorded, recorded
+from .trial import in_its_layout, perturbed, rounding_of, same, weights
 
 # Seeds of this many bytes are kept from call to call; larger ones are made for every chunk.
 _KEPT_SEEDS = 2**23
@@ -44,7 +45,7 @@ class Part:
         self._batches_well = captured.batches
         self.reads, self._linear = _linear_part(graph, self._entries, self._exits)
         self._copied = [_may_be_a_seed(n, self._entries) for n in self._exits]
-        self._transposed: fx.GraphModule | None = None
+        self._transposed: Callable[..., Any] | None = None
         length = self._split.rows * sum(map(reals, self._ends))
         length += self._split.columns * sum(map(reals, self._metas))
         self._terms: Terms | None = factor.terms
@@ -149,8 +150,9 @@ class Part:
             self._seeds[along_rows] = found
         return found
 
-    def _transpose(self, handed: Sequence[Any]) -> fx.GraphModule:
-        """The part as a map from exits to entries, traced once: J t of what it computes."""
+    def _transpose(self, handed: Sequence[Any]) -> Callable[..., Any]:
+        """The part as a map from exits to entries: J t of what it computes. It is traced once, if
+        the trace agrees at another point."""
         tensors = [h for h in handed if isinstance(h, Tensor)]
         zeros = [torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in self._metas]
         ends = [torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in self._ends]
@@ -163,9 +165,12 @@ class Part:
             return pull(tuple(given[cut:]))
 
         try:
-            return recorded(down, [*handed, *ends])
+            found = recorded(down, [*handed, *ends])
         except NotRecorded:  # some formula writes in place
-            return recorded_by_torch(down, *handed, *ends)
+            found = recorded_by_torch(down, *handed, *ends)
+        moved = [*(in_its_layout(perturbed, t) for t in tensors), *weights(ends)]
+        pairs = zip(found(*moved), down(*moved), strict=True)
+        return found if all(same(a, b, rounding_of(b.dtype)) for a, b in pairs) else down
 
 
 def _linear_part(

@@ -58,7 +58,9 @@ class _Recorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.root, self.graph = torch.nn.Module(), fx.Graph()
         self._nodes: Any = WeakTensorKeyDictionary()
+        # A result that died and came back as another object would be taken for a constant.
         self._held: list[Tensor] = []
+        self._constants = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -88,6 +90,7 @@ class _Recorder(TorchDispatchMode):
     def bind(self, node: fx.Node, result: Any) -> None:
         if isinstance(result, Tensor):
             self._nodes[result] = node
+            self._held.append(result)
             node.meta["val"] = torch.empty_strided(
                 result.shape, result.stride(), dtype=result.dtype, device="meta"
             )
@@ -100,8 +103,8 @@ class _Recorder(TorchDispatchMode):
     def node_of(self, tensor: Tensor) -> fx.Node:
         node: fx.Node | None = self._nodes.get(tensor)
         if node is None:
-            name = f"constant_{len(self._held)}"
-            self._held.append(tensor)
+            name = f"constant_{self._constants}"
+            self._constants += 1
             self.root.register_buffer(name, tensor, persistent=False)
             # At the front: nothing that was recorded before reads it.
             places = self.graph.find_nodes(op="placeholder")

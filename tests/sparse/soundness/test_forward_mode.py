@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.testing import assert_close
 
 import pullback as pb
+from pullback.sparse import parts, recording
 
 from .reference import CSR, assert_right, matrix_of, whole
 
@@ -137,3 +138,25 @@ def test_a_differentiable_matrix_in_forward_mode() -> None:
     J = pb.jacobian(func, plan=plan, layout=CSR)(x)
     J.values().sum().backward()
     assert_close(x.grad, 6 * x.detach() + 2)
+
+
+def test_a_transposed_part_that_was_recorded_wrongly_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here a recorder that takes what it is given for constants: right at the sample alone."""
+
+    def frozen(run: Any, tensors: Any) -> Any:
+        module = recording.recorded(run, tensors)
+        first = next(iter(module.graph.find_nodes(op="placeholder")))
+        module.register_buffer("stale", tensors[0].clone())
+        with module.graph.inserting_after(first):
+            first.replace_all_uses_with(module.graph.get_attr("stale"))
+        module.recompile()
+        return module
+
+    monkeypatch.setattr(parts, "recorded", frozen)
+    func = lambda x: x.sin() * x.roll(1).cos()  # noqa: E731
+    x = torch.linspace(0.1, 1, 8, dtype=torch.float64)
+    jac = pb.jacobian(func, plan=pb.plan_jacobian(func, x, mode="fwd", lift=True))
+    for k in range(5):
+        torch.testing.assert_close(jac(x + k).to_dense(), torch.func.jacrev(func)(x + k))

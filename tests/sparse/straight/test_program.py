@@ -250,6 +250,24 @@ def test_results_go_as_soon_as_they_are_used() -> None:
     assert max(alive) <= 2
 
 
+def test_a_permutation_that_turns_nothing_is_none() -> None:
+    square = torch.randn(4, 4, dtype=D)
+    form = {"memory_format": torch.contiguous_format}
+    for dims in ((0, 1), (1, 0)):
+        line = straightened(lambda a, d=dims: ((a @ a.sin()).permute(d).clone(**form),), [square],
+                            loose=1e-12)  # fmt: skip
+        assert torch.equal(line(square)[0], (square @ square.sin()).permute(dims))
+
+
+def test_an_identity_read_as_other_numbers_is_none() -> None:
+    def run(w: Tensor) -> tuple[Tensor, ...]:
+        bits = torch.eye(6, dtype=D).view(torch.int64).view(6, 6)
+        return ((bits % 7).to(D) @ w,)
+
+    line = straightened(run, [W], loose=1e-12)
+    assert torch.equal(line(W)[0], run(W)[0])
+
+
 def test_traces_of_several_threads_leave_no_mark() -> None:
     """torch's mark of a running trace is one for all threads."""
 

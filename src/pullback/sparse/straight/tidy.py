@@ -22,7 +22,7 @@ def tidy(module: fx.GraphModule) -> None:
             continue
         if node.target is aten.pow.Tensor_Scalar and node.args[1] == 1:
             _pass_on(node, node.args[0])
-        elif _is_reshape(node):
+        elif is_reshape(node):
             _one_view(graph, node)
         elif node.target is aten.t.default and node.args[0].target is aten.t.default:
             node.replace_all_uses_with(node.args[0].args[0])
@@ -39,7 +39,7 @@ def _pass_on(node: fx.Node, kept: Any) -> None:
 def _one_view(graph: fx.Graph, node: fx.Node) -> None:
     """Reach through other reshapes, down to none where the shape is that of the source."""
     source: Any = node.args[0]
-    while _is_reshape(source):
+    while is_reshape(source):
         source = source.args[0]
     like = node.meta["val"]
     if source.meta["val"].shape == like.shape:
@@ -51,7 +51,8 @@ def _one_view(graph: fx.Graph, node: fx.Node) -> None:
         node.replace_all_uses_with(view)
 
 
-def _is_reshape(node: fx.Node) -> bool:
+def is_reshape(node: fx.Node) -> bool:
+    """Whether the result has the elements of the first argument in the same order."""
     return packet_name(node) in _RESHAPES and node.target is not aten.view.dtype
 
 
@@ -61,19 +62,16 @@ def _written_transposed(graph: fx.Graph, node: fx.Node) -> None:
     if packet_name(moved) not in ("permute", "t", "transpose") or moved.meta["val"].dim() != 2:
         return
     product: Any = moved.args[0]
-    if (
-        product.target is not aten.mm.default
-        or moved.meta["val"].shape != product.meta["val"].t().shape
-    ):
+    if product.target is not aten.mm.default or not node.meta["val"].is_contiguous():
         return
-    if not node.meta["val"].is_contiguous():
-        return
+    turned = product.meta["val"].t()
+    if (moved.meta["val"].shape, moved.meta["val"].stride()) != (turned.shape, turned.stride()):
+        return  # a permutation that turns nothing
     with graph.inserting_before(node):
         parts = []
         for part in (product.args[1], product.args[0]):
-            turned = graph.call_function(aten.t.default, (part,))
-            turned.meta["val"] = part.meta["val"].t()
-            parts.append(turned)
+            parts.append(graph.call_function(aten.t.default, (part,)))
+            parts[-1].meta["val"] = part.meta["val"].t()
         made = graph.call_function(aten.mm.default, tuple(parts))
     made.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(made)

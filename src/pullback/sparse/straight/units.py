@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, fx
 
 from ..graph import packet_name
+from .tidy import is_reshape
 
 aten = torch.ops.aten
 
-_RESHAPES = frozenset("view _unsafe_view reshape unsqueeze squeeze alias clone".split())
 _TRANSPOSES = frozenset("t transpose permute".split())
 # Linear in their first argument, entry by entry, however many entries there are.
 _SCALES = frozenset(
@@ -60,7 +60,7 @@ def _is_identity(tensor: Tensor) -> bool:
 def _diagonal(graph: fx.Graph, node: fx.Node, found: dict[fx.Node, _Diagonal]) -> _Diagonal | None:
     name, first = packet_name(node), node.args[0] if node.args else None
     known = found.get(first) if isinstance(first, fx.Node) else None
-    if known is not None and name in _RESHAPES:
+    if known is not None and (name == "clone" or is_reshape(node)):
         return known
     if known is not None and name in _TRANSPOSES:
         return known if node.meta["val"].shape == (known.n, known.n) else None
