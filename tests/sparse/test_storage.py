@@ -344,6 +344,15 @@ def outcome(path: Path) -> Plan | None:
         return None
 
 
+def test_an_archive_that_points_before_its_own_start_is_refused(tmp_path: Path) -> None:
+    """One byte more in where the zip's table says that it begins."""
+    made("of a user").save(tmp_path / "plan")
+    content = bytearray((tmp_path / "plan").read_bytes())
+    content[-6] += 1
+    (tmp_path / "plan").write_bytes(bytes(content))
+    refusal(tmp_path / "plan")
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())

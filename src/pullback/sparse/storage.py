@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import struct
@@ -86,6 +87,11 @@ def load(path: str | Path) -> Plan:
                 arrays = {name: archive[name] for name in archive.files if name != "head"}
         except _DAMAGE as error:
             raise _checks.not_a_plan_file(_CALLER, str(path), _told(error)) from None
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise  # the disk's, not the file's
+            told = "its table points to before its own start"
+            raise _checks.not_a_plan_file(_CALLER, str(path), told) from None
     if not isinstance(head, dict):
         raise _checks.not_a_plan_file(_CALLER, str(path), "its head is no table of names")
     if head.get("format") != FORMAT:
