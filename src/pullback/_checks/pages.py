@@ -25,9 +25,8 @@ def page_question(caller: str, question: object, sizes: Sequence[int]) -> list[l
     """A cotangent that a page sends: a list of finite numbers for each output."""
     parts = question.get("v") if isinstance(question, Mapping) else None
     if not isinstance(parts, list) or not all(isinstance(part, list) for part in parts):
-        raise ArgumentError(
-            f'{caller}: a question is {{"v": [[...], ...]}}, a list for each output.'
-        )
+        form = '{"v": [[...], ...]}'
+        raise ArgumentError(f"{caller}: a question is {form}, with a list for each output.")
     found = [len(part) for part in parts]
     if found != list(sizes):
         raise ArgumentError(

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .. import _checks
+from .. import _checks, _torch
 from .._checks import Leaves
 from .._trees import flatten
 from .asking import GoneError, answers, flat, same_course
@@ -47,8 +47,9 @@ class Live:
         try:
             self._askable(record, anyway)
             job = self._job(record)
-            known = plan_of(job)
-            found = answers(job, record, budget, known)
+            with _torch.untouched(job.graph.children_of):
+                known = plan_of(job)
+                found = answers(job, record, budget, known)
         except GoneError as reason:
             return Responses("none", reason=str(reason))
         except RuntimeError as error:

@@ -63,11 +63,11 @@ function thread(items, from, to) {
 
 /** The longer the way on from an item, the more it keeps its place: a chain's spine stays straight. */
 function weigh(items, layers) {
+  const height = new Array(items.length).fill(1);
   for (const layer of layers.slice().reverse()) {
     for (const k of layer) {
-      const { down, width } = items[k];
-      const below = down.reduce((most, other) => Math.max(most, items[other].weight), 0);
-      items[k].weight = width === THREAD ? 1 : 1 + below;
+      for (const other of items[k].down) height[k] = Math.max(height[k], height[other] + 1);
+      items[k].weight = items[k].width === THREAD ? 1 : height[k] ** 3;
     }
   }
 }
