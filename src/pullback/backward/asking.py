@@ -104,7 +104,7 @@ def _by_looks(job: Job, record: BackwardRecord, basis: _Basis, budget: int) -> R
                 raise GoneError("a local derivative is not finite here, and 0 times it is not 0")
             parts[number].append(found)
             held += _ENTRY_BYTES * int(np.count_nonzero(found))
-        if held > budget:
+        if held > budget and len(parts[0]) <= basis.size:
             raise _TooLarge
 
     weights = _trial_weights(basis.size)

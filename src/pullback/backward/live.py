@@ -76,6 +76,8 @@ class Live:
             run_looks(self._job(record)._replace(keep="tensors"), [cotangents], take)
         except GoneError as reason:
             raise _checks.graph_is_gone(_CALLER, str(reason)) from None
+        except RuntimeError as error:
+            raise _checks.graph_is_gone(_CALLER, _why(error)) from error
         return found
 
     def _askable(self, record: BackwardRecord, anyway: bool) -> None:
