@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_sensitivity",),
     ("demo", "doctor", "interop", "commands"),
     ("cli",),
+    ("__main__",),
 )
 # Within backward/, in the order of the flow.
 BACKWARD: tuple[str, ...] = (

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import typer
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import _checks
 from .._checks import commands as checks
@@ -42,7 +42,7 @@ class Seen:
     """A record, and the tensors whose graph stands behind it."""
 
     record: BackwardRecord
-    outputs: Any
+    outputs: list[Tensor]
     inputs: dict[str, Tensor]
 
 
@@ -75,7 +75,7 @@ def tutorial() -> Seen:
         out = (inp + 10).pow(3).t()
     v = torch.zeros_like(out)
     v[0] = 1
-    return Seen(record(out, v, inputs={"inp": inp}), out, {"inp": inp})
+    return Seen(record({"out": out}, {"out": v}, inputs={"inp": inp}), [out], {"inp": inp})
 
 
 def of_function(request: Request) -> Seen:
@@ -97,14 +97,18 @@ def seen_at(func: Callable[..., Any], args: tuple[Any, ...]) -> Seen:
     fresh = tuple(map_leaves(_leaf, arg) for arg in args)
     with trace():
         outputs = func(*fresh)
-    found = [leaf for leaf in flatten(outputs)[0] if isinstance(leaf, Tensor)]
+    leaves, structure = flatten(outputs)
+    found = {
+        f"out{path}": leaf
+        for path, leaf in zip(structure.paths, leaves, strict=True)
+        if isinstance(leaf, Tensor)
+    }
     if not found:
         raise _checks.no_tensor_output(CALLER, outputs)
-    with_graph = [tensor for tensor in found if tensor.requires_grad] or found
-    kept = with_graph[0] if len(with_graph) == 1 else with_graph
-    ones = map_leaves(torch.ones_like, kept)
-    inputs = _inputs(func, fresh, with_graph)
-    return Seen(record(kept, ones, inputs=inputs or None), kept, inputs)
+    named = {name: leaf for name, leaf in found.items() if leaf.requires_grad} or found
+    ones = {name: torch.ones_like(leaf) for name, leaf in named.items()}
+    inputs = _inputs(func, fresh, list(named.values()))
+    return Seen(record(named, ones, inputs=inputs or None), list(named.values()), inputs)
 
 
 def _leaf(value: Any) -> Any:
@@ -113,16 +117,28 @@ def _leaf(value: Any) -> Any:
     return value
 
 
+def _arguments(func: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Tensor]:
+    floats = tuple(k for k, arg in enumerate(args) if any(map(_is_leaf, flatten(arg)[0])))
+    if not floats:
+        return {}
+    forward = func.forward if isinstance(func, nn.Module) else func
+    arguments = arguments_for(CALLER, args, floats, forward)
+    return {
+        name: leaf
+        for name, leaf in zip(arguments.names, arguments.leaves, strict=True)
+        if _is_leaf(leaf)
+    }
+
+
+def _is_leaf(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
 def _inputs(
     func: Callable[..., Any], args: tuple[Any, ...], outputs: list[Tensor]
 ) -> dict[str, Tensor]:
     """The arguments by the names of the function's parameters, and the other leaves it reached."""
-    arguments = arguments_for(CALLER, args, tuple(range(len(args))), func)
-    named = {
-        name: leaf
-        for name, leaf in zip(arguments.names, arguments.leaves, strict=True)
-        if isinstance(leaf, Tensor) and leaf.requires_grad
-    }
+    named = _arguments(func, args)
     known = {id(tensor) for tensor in named.values()}
     if all(tensor.requires_grad for tensor in outputs):
         for k, (_, leaf) in enumerate(walk(outputs).leaves()):
