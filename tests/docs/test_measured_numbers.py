@@ -105,3 +105,10 @@ def test_the_sentences_about_records() -> None:
     text = f"{min(networks):.2f} to {max(networks):.2f} times the time of a forward pass"
     assert text in told("explanation/record.md"), text
     assert f"{chain:.1f} times on 5,000" in told("explanation/record.md")
+
+
+def test_the_peak_of_a_large_plan() -> None:
+    title = "Bundle adjustment, from a plan to its evaluations"
+    peaks = dict(zip(column(title, "entries"), column(title, "its peak"), strict=True))
+    text = f"29 million nonzeros its peak is {peaks['29,000,000']}"
+    assert text in told("how-to/memory.md"), text
