@@ -8,7 +8,9 @@ from typing import Any
 import griffe
 
 # From a prompt to the blank line that ends its output.
-EXAMPLE = re.compile(r"^(?P<margin> *)>>> .*(?:\n(?P=margin)(?=.*\S).*)*", re.MULTILINE)
+EXAMPLE = re.compile(
+    r"^(?P<margin> *)>>> .*(?:\n(?P=margin)(?=.*\S).*)*", re.MULTILINE
+)
 
 
 class FencedExamples(griffe.Extension):

@@ -21,13 +21,18 @@ HEAD = """# Commands
 def page() -> str:
     """The whole page, a section per command."""
     commands = [command.callback for command in app.registered_commands]
-    return "\n".join([HEAD, *(section(command) for command in commands if command is not None)])
+    return "\n".join(
+        [HEAD, *(section(command) for command in commands if command is not None)]
+    )
 
 
 def section(command: Callable[..., Any]) -> str:
     hints = get_type_hints(command, include_extras=True)
     parameters = inspect.signature(command).parameters.values()
-    infos = [(hints[p.name].__metadata__[0], hints[p.name].__origin__, p) for p in parameters]
+    infos = [
+        (hints[p.name].__metadata__[0], hints[p.name].__origin__, p)
+        for p in parameters
+    ]
     given = [info.metavar for info, _, _ in infos if isinstance(info, ArgumentInfo)]
     options = "[OPTIONS]" if len(infos) > len(given) else ""
     usage = " ".join(filter(None, ["pullback", command.__name__, options, *given]))
@@ -44,12 +49,22 @@ def row(info: Any, kind: Any, parameter: inspect.Parameter) -> str:
     if isinstance(info, ArgumentInfo):
         name = info.metavar
     else:
-        value = "" if kind is bool else info.metavar or getattr(kind, "__name__", "").upper()
+        value = (
+            ""
+            if kind is bool
+            else info.metavar or getattr(kind, "__name__", "").upper()
+        )
         value = {"STR": "TEXT", "INT": "NUMBER"}.get(value, value)
         name = f"--{parameter.name} {value}".strip()
-    told = info.help.replace("|", "\\|").replace("[default: beside --out]", "Else beside --out.")
+    told = info.help.replace("|", "\\|").replace(
+        "[default: beside --out]", "Else beside `--out`."
+    )
     default = parameter.default
-    shown = "" if default in (inspect.Parameter.empty, None, "", False) else f"`{default}`"
+    shown = (
+        ""
+        if default in (inspect.Parameter.empty, None, "", False)
+        else f"`{default}`"
+    )
     return f"| `{name}` | {told} | {shown} |"
 
 

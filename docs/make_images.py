@@ -65,7 +65,10 @@ def reaction_diffusion(state: Tensor) -> Tensor:
         return a.roll(1, 0) + a.roll(-1, 0) + a.roll(1, 1) + a.roll(-1, 1) - 4 * a
 
     return torch.stack(
-        [1 + u * u * v - 4.4 * u + spread(u) / 10, 3.4 * u - u * u * v + spread(v) / 10]
+        [
+            1 + u * u * v - 4.4 * u + spread(u) / 10,
+            3.4 * u - u * u * v + spread(v) / 10,
+        ]
     )
 
 

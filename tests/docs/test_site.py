@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import types
@@ -112,3 +113,11 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
     told = set().union(*(Page(page.read_text(encoding="utf-8")).anchors for page in pages))
     assert {"pullback.vjp", "pullback.cotangents.rows"} <= names
     assert names - told == set()
+
+
+def test_docstrings_come_through_markdown_whole(site: Path) -> None:
+    """Examples as code, not as quotes; tables as tables."""
+    for path in (site / "reference").glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert "<blockquote>" not in text, path
+        assert not re.search(r"<p>[^<]*(====|\|--|&gt;&gt;&gt;)", text), path
