@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor, nn
 
 import pullback as pb
@@ -16,6 +20,7 @@ from pullback.backward.views import diagram
 from pullback.draw.svg import diagram_svg
 
 IMAGES = Path(__file__).parent / "images"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def output() -> tuple[Tensor, Tensor, Tensor]:
@@ -129,7 +134,31 @@ def per_sample_mixed() -> Figure:
     return plan.pattern.plot(title="With BatchNorm in training mode")
 
 
-PICTURES: dict[str, Callable[[], Figure | str]] = {
+def explorer() -> bytes | None:
+    """The page of a record as Chromium shows it, v edited; None where there is no Chromium."""
+    path = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
+    if path is None:
+        return None
+    from playwright.sync_api import sync_playwright
+
+    inp, out, first = output()
+    record = pb.record(out, first, inputs={"inp": inp})
+    with TemporaryDirectory() as folder, sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.goto(record.to_html(Path(folder) / "page.html").as_uri())
+        page.get_by_label("weight of the brush", exact=True).fill("-0.5")
+        page.get_by_role("button", name="[3]", exact=True).click()
+        page.locator(".pbx-box", has_text="PowBackward0").click()
+        shot = Image.open(BytesIO(page.screenshot(full_page=True)))
+        browser.close()
+    small = BytesIO()
+    shot.quantize(96).save(small, format="PNG", optimize=True)
+    return small.getvalue()
+
+
+PICTURES: dict[str, Callable[[], Figure | str | bytes | None]] = {
+    "explorer.png": explorer,
     "record.png": record,
     "sensitivity.png": sensitivity,
     "backward.svg": backward,
@@ -150,7 +179,9 @@ def main(folder: Path = IMAGES) -> None:
         picture = draw()
         if isinstance(picture, Figure):
             picture.savefig(folder / name, dpi=110, bbox_inches="tight")
-        else:
+        elif isinstance(picture, bytes):
+            (folder / name).write_bytes(picture)
+        elif picture is not None:
             (folder / name).write_text(picture, encoding="utf-8")
 
 
