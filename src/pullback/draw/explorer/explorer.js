@@ -133,6 +133,8 @@ class LeafPanel {
     }
     const { values, stats, current, nonfinite } = quantity;
     const ran = leaf.node === null || model.hasRun(leaf.node);
+    if (this.drawn?.values === values && this.drawn.ran === ran && this.drawn.current === current) return;
+    this.drawn = { values, ran, current };
     const note = !ran ? "not yet written" : current ? "" : "as recorded";
     this.map?.update(ran ? values : new Float64Array(sizeOf(leaf.shape)), {
       limit: limitOf(values),
