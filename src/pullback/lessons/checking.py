@@ -1,0 +1,228 @@
+"""Judging an answer: any right one passes, a wrong one is told the input that shows it.
+
+A judge takes the learner's answer and the learner's own tensors, and returns an `Outcome`. Most
+are made by `same_function`: the answer is called on several inputs and compared with an
+independent truth. A wrong result is compared with what known misconceptions would give, so that
+the hint names the one that was made.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .values import difference, shown
+
+Own: TypeAlias = tuple[Any, ...]
+Judge: TypeAlias = Callable[[Any, Own], "Outcome"]
+State: TypeAlias = Literal["right", "wrong", "unanswered"]
+
+NOT_ANSWERED = "Not answered yet: write your answer in place of the `...`, then check again."
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``text``: what was right, or a hint; ``counterexample``: the input that shows a wrong one."""
+
+    state: State
+    text: str
+    counterexample: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "right"
+
+    def __str__(self) -> str:
+        if self.state == "unanswered":
+            return self.text
+        if self.ok:
+            return f"Right. {self.text}".rstrip()
+        parts = ("Not yet.", self.counterexample, f"Hint: {self.text}")
+        return "\n".join(part for part in parts if part)
+
+
+def right(text: str = "") -> Outcome:
+    return Outcome("right", text)
+
+
+def wrong(hint: str, counterexample: str) -> Outcome:
+    return Outcome("wrong", hint, counterexample)
+
+
+class UnansweredError(Exception):
+    """The answer is still the stub."""
+
+
+class CrashedError(Exception):
+    """The answer raised; ``error`` is what."""
+
+    def __init__(self, error: BaseException, call: str) -> None:
+        super().__init__(call)
+        self.error, self.call = error, call
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A judge, and the hints for errors that an answer may raise: (part of the text, hint)."""
+
+    judge: Judge
+    crashes: tuple[tuple[str, str], ...] = ()
+
+    def check(self, answer: Any, own: Own = ()) -> Outcome:
+        """Judge ``answer``; whatever it does, an `Outcome` comes back."""
+        try:
+            if is_open(answer):
+                raise UnansweredError
+            return self.judge(answer, own)
+        except UnansweredError:
+            return Outcome("unanswered", NOT_ANSWERED)
+        except CrashedError as crash:
+            first = (str(crash.error).strip().splitlines() or ["no message"])[0]
+            told = f"{crash.call} raised {type(crash.error).__name__}: {first}"
+            return wrong(self._crash_hint(str(crash.error)), told)
+
+    def _crash_hint(self, text: str) -> str:
+        for part, hint in (*self.crashes, *_CRASHES):
+            if part in text:
+                return hint
+        return "read the error's last line; it is your own code's, raised on the input above."
+
+
+_CRASHES = (
+    (
+        "grad can be implicitly created only for scalar outputs",
+        "backward on a tensor of several entries needs a cotangent v of the same shape.",
+    ),
+    (
+        "backward through the graph a second time",
+        "the first backward freed what this graph had saved; pass retain_graph=True to it, or "
+        "compute the output anew.",
+    ),
+    (
+        "does not require grad and does not have a grad_fn",
+        "the output has no graph: something on the way was detached, or was made without "
+        "requires_grad=True.",
+    ),
+    (
+        "Mismatch in shape",
+        "v must have exactly the shape of the output that it weighs, entry by entry.",
+    ),
+    (
+        "'NoneType'",
+        "something is None there: a .grad is None until a backward has written to it.",
+    ),
+)
+
+
+def is_open(value: Any) -> bool:
+    """Whether a value is the stub's: ``...``, or None, which a function with ``...`` returns."""
+    return value is None or value is ...
+
+
+def called(answer: Any, args: Iterable[Any], call: str) -> Any:
+    """What the learner's function returns.
+
+    Raises:
+        UnansweredError: it returns nothing: the stub does.
+        CrashedError: it raised; ``call`` says on what.
+    """
+    if not callable(answer):
+        kind = type(answer).__name__
+        raise CrashedError(TypeError(f"the answer is a function; this is a {kind}"), call)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            came = answer(*args)
+    except Exception as error:
+        raise CrashedError(error, call) from error
+    if is_open(came):
+        raise UnansweredError
+    return came
+
+
+@dataclass(frozen=True)
+class Case:
+    """An input: ``text`` tells it to the learner, ``make`` builds the arguments anew each time."""
+
+    text: str
+    make: Callable[[], tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Misconception:
+    """What a wrong idea computes from the same arguments, and the hint against it."""
+
+    wrong: Callable[..., Any]
+    hint: str
+
+
+def same_function(
+    cases: Callable[[Own], Sequence[Case]],
+    truth: Callable[..., Any],
+    misconceptions: Sequence[Misconception] = (),
+    *,
+    hint: str,
+    praise: str = "",
+) -> Judge:
+    """A judge of functions: on every case the answer must return what ``truth`` returns.
+
+    ``cases`` takes the learner's own tensors and returns the inputs; ``hint`` is given where no
+    misconception explains what came.
+    """
+
+    def judge(answer: Any, own: Own) -> Outcome:
+        tried = cases(own)
+        came = [_come(answer, case) for case in tried]
+        expected = [truth(*case.make()) for case in tried]
+        for case, a, b in zip(tried, came, expected, strict=True):
+            if isinstance(a, CrashedError):
+                raise a
+            if apart := difference(a, b):
+                told = f"On {case.text}:\n  it gave   {shown(a)}\n  right is  {shown(b)}\n  {apart}"
+                return wrong(_hint_for(misconceptions, tried, came, expected) or hint, told)
+        return right(praise or f"Tried on {len(tried)} inputs.")
+
+    return judge
+
+
+def _come(answer: Any, case: Case) -> Any:
+    try:
+        return called(answer, case.make(), f"On {case.text}, it")
+    except CrashedError as crash:
+        return crash
+
+
+def _hint_for(
+    misconceptions: Sequence[Misconception],
+    cases: Sequence[Case],
+    came: Sequence[Any],
+    expected: Sequence[Any],
+) -> str | None:
+    """The misconception that gives what came on every input (and not the truth on all)."""
+    for one in misconceptions:
+        given = [_come(one.wrong, case) for case in cases]
+        told_apart = any(not _agree(g, e) for g, e in zip(given, expected, strict=True))
+        if told_apart and all(_agree(g, c) for g, c in zip(given, came, strict=True)):
+            return one.hint
+    return None
+
+
+def _agree(a: Any, b: Any) -> bool:
+    """Two failures agree; a failure and a value do not."""
+    failed = isinstance(a, CrashedError), isinstance(b, CrashedError)
+    return all(failed) or (not any(failed) and not difference(a, b))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    """Random inputs of a check are the same each time, so that a hint can be repeated."""
+    return torch.Generator().manual_seed(seed)
+
+
+def own_tensors(own: Own) -> list[Tensor]:
+    """The learner's own tensors, without their graphs."""
+    return [t.detach() for t in own if isinstance(t, Tensor) and t.is_floating_point()]
