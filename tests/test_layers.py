@@ -29,7 +29,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("backward",),
     ("_rowsums",),
     ("_sensitivity",),
-    ("demo", "doctor", "interop", "commands"),
+    ("demo", "doctor", "interop", "lessons"),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )
@@ -117,6 +118,8 @@ SPARSE: tuple[str, ...] = (
     "session",
     "verify",
 )
+# Shipped to be read and run: programs of the kind a user would write.
+USERS_PROGRAMS = ("demo.", "lessons.sources.", "lessons.checks.")
 # One reads and writes the other.
 PLAN_AND_FILE = ("plan", "storage")
 
@@ -163,8 +166,8 @@ def test_imports_go_one_way(path: Path) -> None:
     if module == "__init__":
         return
     for target in imports(path):
-        if target == "pullback" and module.startswith("demo."):
-            continue  # the demo is a user's program: it imports the public names
+        if target in ("pullback", "pullback.lessons") and module.startswith(USERS_PROGRAMS):
+            continue  # it imports the public names
         head, own = target.split(".")[0], module.split(".")[0]
         if head == own and "." in module:
             continue
@@ -235,7 +238,7 @@ MAY_DIFFERENTIATE = {
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_few_modules_call_autograd(path: Path) -> None:
-    if name_of(path) in MAY_DIFFERENTIATE or name_of(path).startswith("demo."):
+    if name_of(path) in MAY_DIFFERENTIATE or name_of(path).startswith(USERS_PROGRAMS):
         return
     calls = {a for a in attributes(path) if a in ("torch.autograd.grad", "torch.autograd.backward")}
     calls |= {a for a in attributes(path) if a.startswith("torch.func.")}

@@ -158,6 +158,30 @@ def bench(
     raise typer.Exit(run(Request(problem, peers, threads, traceback)))
 
 
+@app.command()
+def learn(
+    lesson: Annotated[
+        int | None, typer.Argument(metavar="[LESSON]", help="Its number; the list if left out.")
+    ] = None,
+    notebook: Annotated[
+        bool, typer.Option("--notebook", help="Write the notebook (of every lesson, if left out).")
+    ] = False,
+    worked: Annotated[
+        bool, typer.Option("--worked", help="With all solutions and outputs; nothing is asked.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the notebook. [default: here]")
+    ] = None,
+) -> None:
+    """List the lessons; run one here: predict, see, answer, be checked; or write its notebook.
+
+    Exit code: 0 done; 1 a cell of the lesson failed; 2 refused.
+    """
+    from .commands.learn import Request, run
+
+    raise typer.Exit(run(Request(lesson, notebook, worked, out)))
+
+
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character of a drawing gets a "?" for it, not an error.

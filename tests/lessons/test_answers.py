@@ -1,0 +1,51 @@
+"""Checks, tried with answers whose verdict is known: other right ones, and every wrong one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pullback.lessons.lesson import exercises_of
+
+from .helpers import NUMBERS, answers
+from .wrong import Right, Wrong
+
+WRONG = [(n, w) for n in NUMBERS for w in answers(n).WRONG]
+RIGHT = [(n, r) for n in NUMBERS for r in answers(n).RIGHT]
+
+
+def label(value: Any) -> str | None:
+    return f"{value.key}-{value.name}" if isinstance(value, Wrong | Right) else None
+
+
+@pytest.mark.parametrize(("number", "wrong"), WRONG, ids=label)
+def test_a_wrong_answer_gets_its_hint_and_a_counterexample(number: int, wrong: Wrong) -> None:
+    outcome = exercises_of(number)[wrong.key].check(wrong.answer)
+    assert outcome.state == "wrong"
+    assert wrong.phrase in outcome.text
+    assert outcome.counterexample
+    assert "Traceback" not in str(outcome)
+
+
+@pytest.mark.parametrize(("number", "other"), RIGHT, ids=label)
+def test_any_right_answer_is_accepted(number: int, other: Right) -> None:
+    outcome = exercises_of(number)[other.key].check(other.answer)
+    assert outcome.ok, str(outcome)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_exercise_has_wrong_and_other_right_answers(number: int) -> None:
+    for key in exercises_of(number):
+        assert sum(w.key == key for w in answers(number).WRONG) >= 4, key
+        assert sum(r.key == key for r in answers(number).RIGHT) >= 2, key
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_wrong_answers_of_other_kinds_are_told_too(number: int) -> None:
+    """Whatever is handed in, an outcome comes back."""
+    for exercise in exercises_of(number).values():
+        for junk in (3, "text", object(), lambda *_: object(), lambda: 1, lambda *_: "text", [1]):
+            assert exercise.check(junk).state == "wrong"
+        assert exercise.check(...).state == "unanswered"
+        assert exercise.check(None).state == "unanswered"
