@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -66,6 +67,11 @@ class CrashedError(Exception):
         self.error, self.call = error, call
 
 
+def crash_text(crash: CrashedError) -> str:
+    first = (str(crash.error).strip().splitlines() or ["no message"])[0]
+    return f"{crash.call} raised {type(crash.error).__name__}: {first}"
+
+
 @dataclass(frozen=True)
 class Exercise:
     """A judge, and the hints for errors that an answer may raise: (part of the text, hint)."""
@@ -82,9 +88,7 @@ class Exercise:
         except UnansweredError:
             return Outcome("unanswered", NOT_ANSWERED)
         except CrashedError as crash:
-            first = (str(crash.error).strip().splitlines() or ["no message"])[0]
-            told = f"{crash.call} raised {type(crash.error).__name__}: {first}"
-            return wrong(self._crash_hint(str(crash.error)), told)
+            return wrong(self._crash_hint(str(crash.error)), crash_text(crash))
 
     def _crash_hint(self, text: str) -> str:
         for part, hint in (*self.crashes, *_CRASHES):
@@ -179,12 +183,15 @@ def same_function(
         tried = cases(own)
         came = [_come(answer, case) for case in tried]
         expected = [truth(*case.make()) for case in tried]
-        for case, a, b in zip(tried, came, expected, strict=True):
+        hinted = partial(_hint_for, misconceptions, tried, came, expected)
+        for k, (case, a, b) in enumerate(zip(tried, came, expected, strict=True)):
             if isinstance(a, CrashedError):
+                if known := hinted(crashed=k):
+                    return wrong(known, crash_text(a))
                 raise a
             if apart := difference(a, b):
                 told = f"On {case.text}:\n  it gave   {shown(a)}\n  right is  {shown(b)}\n  {apart}"
-                return wrong(_hint_for(misconceptions, tried, came, expected) or hint, told)
+                return wrong(hinted() or hint, told)
         return right(praise or f"Tried on {len(tried)} inputs.")
 
     return judge
@@ -202,20 +209,27 @@ def _hint_for(
     cases: Sequence[Case],
     came: Sequence[Any],
     expected: Sequence[Any],
+    crashed: int | None = None,
 ) -> str | None:
-    """The misconception that gives what came on every input (and not the truth on all)."""
+    """The misconception that gives what came wherever both give something, and not the truth.
+
+    Where the answer ``crashed``, it must fail as well: else the error tells more than the idea.
+    """
     for one in misconceptions:
         given = [_come(one.wrong, case) for case in cases]
-        told_apart = any(not _agree(g, e) for g, e in zip(given, expected, strict=True))
-        if told_apart and all(_agree(g, c) for g, c in zip(given, came, strict=True)):
+        if crashed is not None and not isinstance(given[crashed], CrashedError):
+            continue
+        apart = [_apart(g, c) for g, c in zip(given, came, strict=True)]
+        false = any(_apart(g, e) != "" for g, e in zip(given, expected, strict=True))
+        if false and "" in apart and not any(apart):
             return one.hint
     return None
 
 
-def _agree(a: Any, b: Any) -> bool:
-    """Two failures agree; a failure and a value do not."""
-    failed = isinstance(a, CrashedError), isinstance(b, CrashedError)
-    return all(failed) or (not any(failed) and not difference(a, b))
+def _apart(a: Any, b: Any) -> str | None:
+    """How two results differ; None where one of them failed."""
+    failed = isinstance(a, CrashedError) or isinstance(b, CrashedError)
+    return None if failed else difference(a, b)
 
 
 def generator(seed: int = 0) -> torch.Generator:
