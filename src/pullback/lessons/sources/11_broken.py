@@ -1,10 +1,9 @@
 # %% [markdown]
 # # 11. None, in-place, NaN
 #
-# Three things that go wrong most often: `.grad` is None, backward refuses because something was
-# modified, or the gradient is NaN. Each has few causes, and each leaves evidence. The way is the
-# same every time: **break it, read the verdict, repair it, and check the repair against something
-# else.**
+# Three things go wrong most often: `.grad` is None, backward refuses because something was
+# modified, or the gradient is NaN. Each has few causes, and leaves evidence. The way is the same
+# every time: **break it, read the verdict, repair it, check the repair against something else.**
 
 # %%
 import warnings
@@ -40,13 +39,13 @@ with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     held = w.grad
 print("w.grad:", held)
-print("w.is_leaf:", w.is_leaf, "  w.grad_fn:", w.grad_fn.name())
+print("w.is_leaf:", w.is_leaf)
 print("torch says:", str(said[0].message).split(". Its")[0])
 lesson.reveal(
     "scaled",
-    a=held is not None and torch.allclose(held, torch.full((3,), 0.2)),
+    a=held is not None and bool((held > 0.1).all()),
     b=held is None,
-    c=held is not None and torch.allclose(held, torch.full((3,), 0.02)),
+    c=held is not None and bool((held < 0.1).all()),
 )
 
 # %% [markdown]
@@ -61,10 +60,6 @@ weight = weight.view(2, 2)  # the same name, another tensor
 weight.sum().backward()
 print("weight is a leaf:", weight.is_leaf)
 print("the tensor that was called weight before:", first.grad)
-
-# %% proof rebound
-assert not weight.is_leaf
-assert first.grad.tolist() == [1, 1, 1, 1]
 
 # %% [markdown]
 # `.view`, `.to`, `.cuda`, `.double()`, `* 0.1` all make another tensor. So do the arithmetic first,
@@ -98,10 +93,6 @@ record = pb.record(out, torch.ones(2), inputs={"a": a, "b": b})
 print("deposits:", dict(record.deposits))
 print("verdict:", *record.notes)
 
-# %% proof detached
-assert list(record.deposits) == ["b"]
-assert record.notes == ("a is not reached from the outputs: no deposit, its .grad stays as it is.",)
-
 # %% [markdown]
 # If *everything* is cut off there is no graph at all, and backward itself complains. Beware of the
 # "repair" that makes the message go away: `out.requires_grad_()` makes `out` a leaf of its own.
@@ -110,29 +101,26 @@ assert record.notes == ("a is not reached from the outputs: no deposit, its .gra
 # %% code cut
 with torch.no_grad():
     out = (a * b).sum()
-try:
-    out.backward()
-except RuntimeError as error:
-    print("torch:", error)
-try:
-    pb.record(out)
-except pb.GraphError as error:
-    print("pullback:", error)
+for run in (out.backward, lambda: pb.record(out)):
+    try:
+        run()
+    except (RuntimeError, pb.GraphError) as error:
+        print(type(error).__name__, "--", error)
 out.requires_grad_()
 out.backward()
 print("after the false repair: a.grad =", a.grad, " out.grad =", out.grad)
 
 # %% proof cut
-assert a.grad is None
-assert b.grad is None
-assert out.grad == 1
+assert (weight.is_leaf, first.grad.tolist()) == (False, [1, 1, 1, 1])
+assert list(record.deposits) == ["b"]
+assert record.notes == ("a is not reached from the outputs: no deposit, its .grad stays as it is.",)
+assert (a.grad, b.grad, out.grad.item()) == (None, None, 1)
 
 # %% [markdown]
 # ### 3. It is not behind this output, or 4. nobody asked
 #
-# A layer that was built and never called, a branch that was not taken, an output whose loss does
-# not count: no path, no gradient. And `torch.autograd.grad`, `inputs=` of backward, or a backward
-# that has not run yet write to no `.grad`: nobody asked.
+# A layer that was never called, a branch that was not taken: no path, no gradient. And
+# `torch.autograd.grad`, or a backward with other `inputs=`, write to no `.grad`: nobody asked.
 #
 # ### Zero is something else
 
@@ -151,16 +139,11 @@ u = torch.tensor(1.0, requires_grad=True)
 y = x.max() + 0 * z
 y.backward()
 print("x.grad:", x.grad, " z.grad:", z.grad, " u.grad:", u.grad)
-lesson.reveal(
-    "zero",
-    a=x.grad is None,
-    b=x.grad is not None and z.grad is None and u.grad is None,
-    c=x.grad is not None and z.grad is not None and u.grad is None,
-)
+none = "".join(name for name, t in (("x", x), ("z", z), ("u", u)) if t.grad is None)
+lesson.reveal("zero", a="x" in none, b=none == "zu", c=none == "u")
 
 # %% proof zero
-assert x.grad.tolist() == [0, 1, 0]
-assert z.grad == 0
+assert (x.grad.tolist(), z.grad.item()) == ([0, 1, 0], 0)
 
 # %% [markdown]
 # A path is a path, even if it multiplies by 0. Tell three things apart:
@@ -176,8 +159,6 @@ assert z.grad == 0
 point = torch.tensor([-1.0, 2.0])
 numbers = pb.jacobian(torch.relu)(point)
 may_be = pb.plan_jacobian(torch.relu, point).pattern.to_scipy().toarray()
-print("numbers:", numbers.tolist())
-print("may be nonzero somewhere:", may_be.tolist())
 print("[0, 0] is a numeric zero, [0, 1] a structural one")
 lesson.show({"numbers": numbers, "places": torch.tensor(may_be).float()})
 
@@ -189,8 +170,7 @@ assert may_be.tolist() == [[True, False], [False, True]]
 # ### Write the verdict yourself
 #
 # You now know enough to say why a gradient is missing, from evidence: `requires_grad`, `is_leaf`,
-# and what `torch.autograd.grad(..., allow_unused=True)` gives. (It gives None where there is no
-# path.)
+# and `torch.autograd.grad(..., allow_unused=True)`, which gives None where there is no path.
 
 # %% exercise verdict [markdown]
 # **Exercise.** Write `verdict(out, x)`: what a backward from the tensor `out`, weighed with ones,
@@ -214,9 +194,8 @@ def verdict(out, x):
         return "not a leaf"
     if not out.requires_grad:
         return "no graph"
-    (found,) = torch.autograd.grad(
-        out, x, torch.ones_like(out), retain_graph=True, allow_unused=True
-    )
+    v = torch.ones_like(out)
+    (found,) = torch.autograd.grad(out, x, v, retain_graph=True, allow_unused=True)
     if found is None:
         return "not reached"
     return "arrives" if found.any() else "zero"
@@ -252,13 +231,8 @@ for name in ("exp", "sin"):
     except RuntimeError as error:
         failed[name] = str(error)
         print(name, "fails:", str(error).split(" Hint:")[0])
-lesson.reveal(
-    "saved",
-    a=len(failed) == 2,
-    b=list(failed) == ["exp"],
-    c=list(failed) == ["sin"],
-    d=not failed,
-)
+names = " ".join(failed)
+lesson.reveal("saved", a=names == "exp sin", b=names == "exp", c=names == "sin", d=names == "")
 
 # %% proof saved
 assert "output 0 of Exp, is at version 1; expected version 0" in failed["exp"]
@@ -289,12 +263,7 @@ try:
 except RuntimeError as raised:
     error = raised
 print("error:", error, " x.grad:", x.grad)
-lesson.reveal(
-    "hidden",
-    a=error is not None,
-    b=error is None and x.grad == 1,
-    c=error is None and x.grad == 2,
-)
+lesson.reveal("hidden", a=error is not None, b=x.grad == 1, c=x.grad == 2)
 
 # %% [markdown]
 # The worst of all: a wrong number, and silence. `.data` writes into memory and leaves the counter
@@ -327,8 +296,7 @@ lesson.check("in-place", repaired)
 # %% [markdown]
 # ## NaN
 #
-# A masked square root. Where x is not positive, the result is to be 0, and `torch.where` sees to
-# that:
+# A masked square root: where x is not positive, the result is to be 0.
 
 # %% predict masked [markdown]
 # **Predict.** `y = torch.where(x > 0, x.sqrt(), 0 * x)`, weighed with ones. What arrives at an
@@ -380,19 +348,6 @@ lesson.check("birthplace", birthplace)
 # %% [markdown]
 # The repair is to keep the infinite slope from being computed at all: mask the **input** as well,
 # so that the root sees a harmless number where it is not wanted. (It is called the double where.)
-# Torch's own anomaly mode finds NaN, not inf, and names the node; that `sqrt` at 0 *alone* gives
-# inf is silent.
-
-# %% code anomaly
-x = torch.tensor([0.0, 1.0, 4.0], requires_grad=True)
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    with torch.autograd.detect_anomaly():
-        x.sqrt().sum().backward()
-print("anomaly mode let this pass:", x.grad)
-
-# %% proof anomaly
-assert torch.isinf(x.grad[0])
 
 # %% exercise safe-root [markdown]
 # **Exercise.** Write `safe_root(x)`: the root of x where x > 0, and 0 elsewhere; its gradient is `1
@@ -440,8 +395,6 @@ lesson.show(own_record)
 #   written. Write `y = y + 1`; never hide a write behind `.data`.
 # - A NaN has a birthplace: the node that received finite numbers and sent others. Mask the input,
 #   not only the result.
-# - Every repair is checked against something that shares no code with it: values against the broken
-#   program, gradients against differences.
 
 # %%
 lesson.summary()
