@@ -394,8 +394,7 @@ lesson.check("own-op", (my_forward, my_rule, my_x))
 # - The order is "after everything that was made from it". Contributions are added, never replaced.
 # - What is saved is what a rule reads, and freeing it is what makes a second backward fail.
 # - `.grad` is added to, and is nobody else's array.
-# - Torch adds hundreds of rules, views, writes in place, devices, threads, hooks, and rules that
-#   can be differentiated themselves. The skeleton is the one you have built.
+# - Torch adds hundreds of rules, views, writes in place, devices and hooks to this skeleton.
 
 # %%
 lesson.summary()
