@@ -25,7 +25,8 @@ def difference(came: Any, expected: Any) -> str:
     'They differ first at [1]: 5 against 2.'
     """
     if isinstance(expected, str | bool) or expected is None:
-        return "" if came == expected else f"{came!r} is not {expected!r}."
+        same = isinstance(came, str | bool | np.bool_ | None) and came == expected
+        return "" if same else f"{came!r} is not {expected!r}."
     if isinstance(expected, dict):
         return _of_dicts(came, expected)
     if isinstance(expected, tuple):
