@@ -29,8 +29,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("backward",),
     ("_rowsums",),
     ("_sensitivity",),
-    ("demo", "doctor", "interop", "lessons"),
-    ("commands",),
+    ("lessons",),
+    ("demo", "doctor", "interop", "commands"),
     ("cli",),
     ("__main__",),
 )
