@@ -78,10 +78,9 @@ def _replaced(body: list[ast.stmt], lines: list[str]) -> list[tuple[int, int, li
                 found.append((first, node.end_lineno or node.lineno, [room]))
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name | ast.Tuple):
             target = node.targets[0]
-            blank = (
-                ", ".join(["..."] * len(target.elts)) if isinstance(target, ast.Tuple) else "..."
-            )
-            text = f"{' ' * node.col_offset}{ast.unparse(target)} = {blank}  {BEGIN}"
+            parts = target.elts if isinstance(target, ast.Tuple) else [target]
+            names, blanks = ", ".join(map(ast.unparse, parts)), ", ".join(["..."] * len(parts))
+            text = f"{' ' * node.col_offset}{names} = {blanks}  {BEGIN}"
             found.append((node.lineno, node.end_lineno or node.lineno, [text]))
         elif not isinstance(node, _KEPT) and not _is_docstring(node):
             found.append((node.lineno, node.end_lineno or node.lineno, []))

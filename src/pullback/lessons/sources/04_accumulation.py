@@ -64,7 +64,12 @@ assert torch.equal(inp.grad, first)
 # `zero_()` sets every entry of the tensor in `.grad` to zero. Before the first backward there is no
 # such tensor: `.grad` is None, and None has no `zero_`. Hence the guard that you will see in
 # careful code: `if inp.grad is not None: inp.grad.zero_()`.
-#
+
+# %% proof guard
+assert torch.eye(4, 5, requires_grad=True).grad is None
+assert not hasattr(None, "zero_")
+
+# %% [markdown]
 # ## The name you kept
 #
 # A small trap, and a nasty one.
