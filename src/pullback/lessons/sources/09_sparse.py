@@ -29,7 +29,7 @@ def f(x):
     return x**3 + left * x - right**2
 
 
-x = torch.linspace(-1, 1, 12, dtype=torch.float64)
+x = torch.arange(-3, 3, 0.5, dtype=torch.float64)
 plan = pb.plan_jacobian(f, x, lift=False)
 lesson.show(plan.pattern)
 print(plan.pattern.nnz, "places of", 12 * 12, "may be nonzero")
@@ -50,11 +50,14 @@ J = pb.jacobian(f)(x)
 t = torch.zeros(12, dtype=torch.float64)
 t[[0, 3, 6, 9]] = 1
 sums = pb.jvp(f, (x,), (t,))[1]
-lesson.show({"columns 0, 3, 6, 9": J[:, [0, 3, 6, 9]], "J t": sums[:, None]})
-print("nonzeros of those columns in each row:", (J[:, [0, 3, 6, 9]] != 0).sum(1).tolist())
+picked = J[:, [0, 3, 6, 9]]
+lesson.show({"columns 0, 3, 6, 9 of J; J t (each as a row)": torch.stack([*picked.T, sums])})
+print("nonzeros of those columns in each row:", (picked != 0).sum(1).tolist())
 
 # %% proof together
-assert int((J[:, [0, 3, 6, 9]] != 0).sum(1).max()) == 1
+assert int((picked != 0).sum(1).max()) == 1
+assert torch.allclose(picked.sum(1), sums)
+assert 512 * 512 == 262_144
 
 # %% [markdown]
 # Columns that share no row may share a product. Give each column a **color**, so that two columns
