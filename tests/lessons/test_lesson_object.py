@@ -56,7 +56,7 @@ REFUSALS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "said"), REFUSALS, ids=lambda v: str(v)[:30])
+@pytest.mark.parametrize(("call", "said"), REFUSALS, ids=[said[:60] for _, said in REFUSALS])
 def test_what_a_lesson_does_not_have_is_refused(call, said: str) -> None:
     with pytest.raises(pb.ArgumentError, match=f"^{re.escape(said)}"):
         call(open_lesson(1))
