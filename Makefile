@@ -5,7 +5,7 @@ READY  := $(VENV)/.ready
 
 PEERS  := .venv-bench/.ready
 
-.PHONY: demo test lint format bench peers sweep clean
+.PHONY: demo test lint format docs bench peers sweep clean
 
 demo: $(READY)
 	$(BIN)/pullback demo --out demo-out
@@ -21,6 +21,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 sweep: $(READY)
 	$(BIN)/python -m tests.sparse.sweep
@@ -43,4 +46,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo-out build dist
+	rm -rf $(VENV) demo-out build dist site

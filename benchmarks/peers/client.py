@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,12 @@ INSTALL = "make peers"
 
 class PeerError(RuntimeError):
     """The peer refused a problem, broke, or took too long."""
+
+
+def _leave_room() -> None:
+    """A peer that wants more than this is refused by the system, which else ends other programs."""
+    most = int(0.75 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def interpreter() -> str | None:
@@ -51,6 +58,7 @@ class JaxPeers:
         self._patience = patience
         self._process: subprocess.Popen[str] | None = None
         self._problem: Problem | None = None
+        self._lost = ""
 
     def __enter__(self) -> JaxPeers:
         return self
@@ -62,7 +70,7 @@ class JaxPeers:
         return ", ".join(f"{name} {version}" for name, version in self._ask("versions").items())
 
     def open(self, problem: Problem) -> None:
-        self._problem = problem
+        self._problem, self._lost = problem, ""
         self._ask("open", **asdict(problem))
 
     def seconds(self, do: str, calls: int, **request: Any) -> float:
@@ -90,6 +98,8 @@ class JaxPeers:
                 ).tocsr()
 
     def _ask(self, do: str, **request: Any) -> dict[str, Any]:
+        if self._lost:  # it would take as long, and as much memory, to end there again
+            raise PeerError(self._lost)
         if self._process is None:
             self._start()
             if do not in ("open", "versions") and self._problem is not None:
@@ -111,9 +121,8 @@ class JaxPeers:
         if not line:
             code = process.wait()
             self._stop()
-            raise PeerError(
-                f"the process ended ({code}) or gave no answer in {self._patience:.0f} s"
-            )
+            self._lost = f"the process ended ({code}) or gave no answer in {self._patience:.0f} s"
+            raise PeerError(self._lost)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise PeerError(answer["error"])
@@ -127,6 +136,7 @@ class JaxPeers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=_leave_room,
         )
 
     def _stop(self) -> None:

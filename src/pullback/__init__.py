@@ -8,8 +8,8 @@ from ._errors import PullbackError as PullbackError
 from ._errors import RecordFormatError as RecordFormatError
 from ._errors import TreeError as TreeError
 from ._errors import UnsupportedError as UnsupportedError
+from ._graph_jacobian import jacobian_of as jacobian_of
 from ._jacobian import jacobian as jacobian
-from ._jacobian import jacobian_of as jacobian_of
 from ._operator import JacobianOperator as JacobianOperator
 from ._products import VJP as VJP
 from ._products import jvp as jvp

@@ -59,6 +59,7 @@ class Sensitivity:
 
     @property
     def row_sum_range(self) -> tuple[float, float]:
+        """The smallest and the largest entry of ``row_sums``; 0 and 0 where there is none."""
         if self.row_sums.numel() == 0:
             return (0.0, 0.0)
         low, high = torch.aminmax(self.row_sums)

@@ -99,6 +99,37 @@ def jacobian(
 
 
 @app.command()
+def explore(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="[FILE.py:FUNC]",
+            help="The function, run at what FUNC_sample() or sample() of its file returns. Left "
+            "out: the tutorial's example.",
+        ),
+    ] = "",
+    at: Annotated[
+        Path | None,
+        typer.Option(metavar="x.pt", help="Arguments that torch.save wrote, instead of a sample."),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0 for a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="On an error, show the whole traceback.")
+    ] = False,
+) -> None:
+    """Look at a backward pass in the browser: edit v, and every gradient follows.
+
+    Served to this machine alone, with torch behind it for what the page cannot hold.
+
+    Exit code: 0 done; 1 the function failed; 2 refused.
+    """
+    from .commands.explore import Request, run
+
+    raise typer.Exit(run(Request(target, at, port, browser, traceback)))
+
+
+@app.command()
 def bench(
     problem: Annotated[
         str,

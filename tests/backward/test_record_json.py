@@ -56,7 +56,7 @@ def test_refusals() -> None:
     refused(
         '{"format": 99, "record": {}}',
         "BackwardRecord.from_json: the record has format 99; this version of pullback reads format "
-        "1. Record the pass again.",
+        "2. Record the pass again.",
     )
     body = json.loads(saved())
     body["record"]["accumulate"] = 0

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, fx
 
+import pullback as pb
 from pullback import _inductor
 from pullback.sparse.compiled import NotCompiled, clean, compiled, engine, worth_compiling
 from pullback.sparse.compiled.trace import traced
@@ -447,3 +449,21 @@ def test_without_a_compiler_the_reason_is_one_line(tmp_path: Any) -> None:
         check=True,
     )
     assert "C++" in ran.stdout
+
+
+def test_products_that_are_replayed_in_chunks_may_be_one_kernel_up_to_a_gibibyte() -> None:
+    def f(x: Tensor) -> Tensor:
+        return torch.stack([x[1:] * x[:-1], x[1:].sin()]).sum(0)
+
+    x = torch.rand(50, dtype=torch.float64)
+    plan = pb.plan_jacobian(f, x, lift=False)
+    assert plan.num_products == 2
+    small = replace(plan, chunk_size=1, bytes_per_product=2**28)
+    jac = pb.jacobian(f, plan=small, compile=True)
+    expected = pb.jacobian(f, plan=plan)(x)
+    torch.testing.assert_close(jac(x).values(), expected.values())
+    assert jac.engine == "compiled"
+    large = pb.jacobian(f, plan=replace(small, bytes_per_product=2**30), compile=True)
+    torch.testing.assert_close(large(x).values(), expected.values())
+    assert large.engine == "replay"
+    assert "its products do not fit into one chunk" in large.notes[-1]

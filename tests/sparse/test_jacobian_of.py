@@ -245,3 +245,17 @@ def test_a_backward_that_is_not_linear_is_refused() -> None:
     y.register_hook(lambda g: g.clamp(-0.1, 0.1))
     with pytest.raises(pb.UnsupportedError, match=r"^jacobian_of: the backward is not linear"):
         pb.jacobian_of(y * 1, x)
+
+
+def test_a_tensor_that_retains_its_gradient_keeps_the_one_it_has() -> None:
+    x = torch.randn(5, requires_grad=True)
+    hidden = x.sin()
+    hidden.retain_grad()
+    y = hidden * x
+    pb.jacobian_of(y, x)
+    assert hidden.grad is None
+    y.sum().backward(retain_graph=True)
+    assert hidden.grad is not None
+    before = hidden.grad.clone()
+    pb.jacobian_of(y, x)
+    assert torch.equal(hidden.grad, before)

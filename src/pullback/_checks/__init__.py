@@ -33,6 +33,7 @@ from .functions import refuse_outputs as refuse_outputs
 from .functions import tangents_for as tangents_for
 from .graphs import differentiable_inputs as differentiable_inputs
 from .graphs import graph_is_freed as graph_is_freed
+from .graphs import graph_is_gone as graph_is_gone
 from .graphs import has_graph as has_graph
 from .graphs import has_values as has_values
 from .graphs import reentrant_checkpoint as reentrant_checkpoint
@@ -48,6 +49,11 @@ from .options import chunk_size as chunk_size
 from .options import flag as flag
 from .options import known_name as known_name
 from .options import one_of as one_of
+from .pages import no_tensor_output as no_tensor_output
+from .pages import not_installed as not_installed
+from .pages import page_options as page_options
+from .pages import page_question as page_question
+from .pages import port_taken as port_taken
 from .patterns import drawing_axes as drawing_axes
 from .patterns import entry_colors as entry_colors
 from .patterns import matrix_for_pattern as matrix_for_pattern

@@ -84,3 +84,7 @@ def differentiable_inputs(caller: str, argument: str, inputs: Leaves) -> None:
             f"{caller}: `{name}`{inside} does not require a gradient. Leave it out, or "
             f"call .requires_grad_() on it before the outputs are computed."
         )
+
+
+def graph_is_gone(caller: str, reason: str) -> GraphError:
+    return GraphError(f"{caller}: the graph of the record cannot be asked again: {reason}.")

@@ -40,12 +40,13 @@ class Cotangent:
 
 @dataclass(frozen=True, slots=True)
 class UserCall:
-    """The call in the user's program that made a node."""
+    """The call in the user's program that made a node, and the module that it ran in, if any."""
 
     function: str
     file: str
     line: int
     code: str
+    module: str = ""
 
 
 @dataclass(frozen=True, slots=True)

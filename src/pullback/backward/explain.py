@@ -76,7 +76,7 @@ def explain(outputs: Tree, cotangents: Tree = None, *, inputs: Tree = None) -> E
         An `Explanation`: ``print`` it, or read its ``statements``.
 
     Raises:
-        What ``pb.record`` raises.
+        ArgumentError, CotangentError, GraphError, TreeError, UnsupportedError: as in ``pb.record``.
 
     Example:
         >>> import torch, pullback as pb

@@ -14,7 +14,7 @@ from .._checks import Leaves
 from .events import Cotangent, Deposits, Edge, Key, Output
 from .graph import Graph, Port
 from .numbering import number
-from .passlog import Keeper
+from .passlog import OF_OUTPUTS, Keeper
 from .record import BackwardRecord
 from .targets import Target, Targets
 from .watch import Watcher
@@ -80,7 +80,7 @@ def finished(
 
 
 def _outputs(job: Job, seeds: Sequence[Cotangent], index: dict[Node, int]) -> Iterator[Output]:
-    keeper = Keeper(job.keep)
+    keeper = Keeper(job.keep, single=OF_OUTPUTS)
     for name, tensor, port, seed in zip(
         job.out.names, job.out.tensors, job.graph.roots, seeds, strict=True
     ):

@@ -20,10 +20,15 @@ Known = tuple[Tensor | None, Cotangent | None]
 Seeds = Mapping[Port, Sequence[tuple[Tensor, Cotangent]]]
 
 
+# Outputs and their cotangents are what a reader looks at first: larger ones are kept.
+OF_OUTPUTS = 1 << 18
+
+
 class Keeper:
     """Decides which tensors a record keeps whole, within a budget of bytes."""
 
     def __init__(self, keep: str, single: int = 4096, total: int = 16 << 20) -> None:
+        self.keep = keep
         everything = keep == "tensors"
         self._single = math.inf if everything else single
         self._left: float = math.inf if everything else total

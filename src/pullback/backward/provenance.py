@@ -24,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import _torch
+from . import modules
 from .depth import latch
 from .events import UserCall
 
@@ -66,11 +67,12 @@ class trace:  # noqa: N801 - used as a function: with pb.trace(): ...
     def __init__(self) -> None:
         self._mode = _CallMode()
         self._seen: WeakSet[nn.Module] = WeakSet()
-        self._hooks: list[RemovableHandle] = []
+        self._hooks: list[tuple[RemovableHandle, ...]] = []
 
     def __enter__(self) -> trace:
-        hook = nn.modules.module.register_module_forward_pre_hook(self._note_module)
-        self._hooks.append(hook)
+        before = nn.modules.module.register_module_forward_pre_hook(self._note_module)
+        after = nn.modules.module.register_module_forward_hook(_leave_module, always_call=True)
+        self._hooks.append((before, after))
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -80,13 +82,21 @@ class trace:  # noqa: N801 - used as a function: with pb.trace(): ...
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._hooks.pop().remove()
+        for hook in self._hooks.pop():
+            hook.remove()
+        if not self._hooks:
+            modules.forget()
         self._mode.__exit__(kind, value, traceback)  # type: ignore[no-untyped-call]
 
     def _note_module(self, module: nn.Module, inputs: Any) -> None:
         if module not in self._seen:
             self._seen.add(module)
             _note_parameters(module)
+        modules.enter(module)
+
+
+def _leave_module(module: nn.Module, inputs: Any, output: Any) -> None:
+    modules.leave(module)
 
 
 def _note_parameters(module: nn.Module) -> None:
@@ -155,10 +165,10 @@ def _user_call(func: Callable[..., Any]) -> UserCall:
         frame = frame.f_back
     name = _function_name(func)
     if frame is None:
-        return UserCall(name, "", 0, "")
+        return UserCall(name, "", 0, "", modules.current())
     code = frame.f_code
     line, text = _expression(code, frame.f_lasti)
-    return UserCall(name, code.co_filename, line or frame.f_lineno, text)
+    return UserCall(name, code.co_filename, line or frame.f_lineno, text, modules.current())
 
 
 def _function_name(func: Callable[..., Any]) -> str:

@@ -5,20 +5,29 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from .. import draw
+from .. import _checks, draw
 from .._errors import RecordFormatError
 from . import views
 from .codec import decode, encode
+from .document import document_of
 from .events import Deposits, Edge, Key, Leaf, Output, PassData, PassNode
+from .responses import Responses
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMAT = 1
+FORMAT = 2
+
+
+class Source(Protocol):
+    """What a record was made of, where it can be asked again."""
+
+    def responses(self, record: BackwardRecord, budget: int, anyway: bool) -> Responses: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,13 +93,59 @@ class BackwardRecord(PassData):
         names = ", ".join(output.name for output in self.outputs)
         return heatmaps_figure(views.heatmaps(self), title=f"backward of {names}")
 
-    def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained page (no script, no network) and return its path."""
-        from ..draw.html import to_html
+    def to_html(
+        self,
+        path: str | Path,
+        *,
+        editable: bool | None = None,
+        budget: int = 4 << 20,
+    ) -> Path:
+        """Write one self-contained page on which the cotangent can be edited; return its path.
 
+        The page needs no network and no Python. It shows the graph, the cotangents and the
+        deposits. Backward is linear in v, so the page holds the answers of the pass to a basis of
+        cotangents and follows every edit of v exactly. They are asked of the graph now, so the
+        outputs must still exist and the graph must not be freed; where that is not so the page
+        shows the pass as it was recorded, and says why.
+
+        Args:
+            path: the file to write, ``.html``.
+            editable: None asks the graph unless the user's own hooks would run again; True asks
+                it even then; False never.
+            budget: how many bytes of answers the page may hold. Where those to single output
+                elements do not fit, it holds the deposits alone, or the answers to single rows.
+
+        Raises:
+            ArgumentError: ``budget`` is negative or no integer, ``editable`` no bool or None.
+            OSError: the file cannot be written.
+        """
+        _checks.page_options("record.to_html", editable, budget)
         target = Path(path)
-        target.write_text(to_html(views.full_page(self)), encoding="utf-8")
+        target.write_text(self._html(editable, budget), encoding="utf-8")
         return target
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the page in a frame of its own."""
+        from ..draw.explorer import framed
+
+        return framed(self._html(None, 1 << 20))
+
+    def _html(self, editable: bool | None, budget: int) -> str:
+        from ..draw.explorer import to_html
+
+        return to_html(self.document(editable, budget), views.full_page(self))
+
+    def document(self, editable: bool | None = None, budget: int = 4 << 20) -> dict[str, Any]:
+        """What the explorer reads: this record, and answers to a basis of cotangents, as JSON
+        data. The arguments are those of ``to_html``."""
+        source = source_of(self)
+        if editable is False:
+            found = Responses("none", reason="the page was written with editable=False")
+        elif source is None:
+            found = Responses("none", reason="this record was read from a file: it has no graph")
+        else:
+            found = source.responses(self, budget, editable is True)
+        return document_of(self, found)
 
     def to_json(self) -> str:
         """The record as JSON text. ``BackwardRecord.from_json`` gives it back, bit for bit."""
@@ -137,6 +192,18 @@ class BackwardRecord(PassData):
                 "something that is not in it; the text was altered or cut."
             )
         return record
+
+
+# Beside the records, not in them: a record stays plain data that can be copied and pickled.
+_sources: WeakKeyDictionary[BackwardRecord, Source] = WeakKeyDictionary()
+
+
+def remember(record: BackwardRecord, source: Source) -> None:
+    _sources[record] = source
+
+
+def source_of(record: BackwardRecord) -> Source | None:
+    return _sources.get(record)
 
 
 def _parse(text: str) -> Any:

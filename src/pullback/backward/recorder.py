@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from .. import _checks, _torch
 from .._checks import Leaves
 from .._names import CallerNames
 from .._trees import Tree
 from .graph import Graph, Port, walk
+from .live import Live
+from .looks import collector_paused, look
 from .offers import refuse_missing
 from .outcome import Job, TensorHooks, finished, hooks_on_nodes
 from .passlog import Keeper
@@ -92,7 +90,7 @@ def record(
 def run_pass(job: Job) -> BackwardRecord:
     """Run the one backward of ``job`` under watch."""
     watcher = Watcher(job.graph, Keeper(job.keep))
-    with torch.no_grad(), _collector_paused():
+    with torch.no_grad(), collector_paused():
         seeds = watcher.seed(job.values)
         try:
             hooks = _run(job, watcher)
@@ -101,19 +99,9 @@ def run_pass(job: Job) -> BackwardRecord:
             raise
         finally:
             watcher.unwatch()
-        return finished(job, watcher, seeds, hooks)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """A record makes many small objects that stay: each full collection would walk them all."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
+        record = finished(job, watcher, seeds, hooks)
+    Live(job).stand_behind(record)
+    return record
 
 
 def output_leaves(caller: str, outputs: Tree, names: CallerNames) -> Leaves:
@@ -133,25 +121,8 @@ def _run(job: Job, watcher: Watcher) -> TensorHooks:
         _accumulate(job, watcher)
         return {}
     with _torch.untouched(job.graph.children_of) as watched:
-        _look(job, watcher)
+        look(job, watcher)
     return hooks_on_nodes(watched.hooked)
-
-
-def _look(job: Job, watcher: Watcher) -> None:
-    watcher.watch(leaves=False)
-    ports = list(dict.fromkeys(job.targets.ports()))
-    edges = [GradientEdge(port.node, port.slot) for port in ports]
-    marker = watcher.marker
-    copies = [value.clone() for value in job.values]  # a custom backward may write into its own
-    grads = torch.autograd.grad(
-        [marker.output, *job.out.tensors],
-        [marker.edge, *edges],
-        [marker.weight, *copies],
-        retain_graph=job.retain,
-        allow_unused=True,
-    )
-    for port, grad in zip(ports, grads[1:], strict=True):
-        watcher.own.capture(port, grad)
 
 
 def _accumulate(job: Job, watcher: Watcher) -> None:

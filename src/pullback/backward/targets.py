@@ -59,14 +59,18 @@ def find_targets(caller: str, graph: Graph, inputs: Tree, names: CallerNames) ->
             ),
             asked=False,
         )
+    return targets_of(named_inputs(caller, inputs, names), graph, asked=True)
+
+
+def targets_of(named: Mapping[Key, Tensor], graph: Graph, *, asked: bool) -> Targets:
+    """These tensors, each with its place in ``graph``, if it has one."""
     nodes = {id(tensor): node for node, tensor in graph.leaves()}
-    named = named_inputs(caller, inputs, names)
     return Targets(
         tuple(
             Target(key, tensor, _port(tensor, graph, nodes.get(id(tensor))), _has_grad(tensor))
             for key, tensor in named.items()
         ),
-        asked=True,
+        asked,
     )
 
 

@@ -20,7 +20,7 @@ from .. import _torch
 from .events import Cotangent
 from .graph import Graph, Port, port_of
 from .measure import cotangent_of
-from .passlog import Fired, Gradients, Keeper, PassLog, Ports
+from .passlog import OF_OUTPUTS, Fired, Gradients, Keeper, PassLog, Ports
 
 Names = tuple[str, ...]
 
@@ -66,9 +66,10 @@ class Watcher:
 
     def seed(self, cotangents: Sequence[Tensor]) -> list[Cotangent]:
         """Announce what the outputs will be given; returns it as data, an entry per output."""
+        keep = Keeper(self._keep.keep, single=OF_OUTPUTS)
         described = []
         for port, value in zip(self.graph.roots, cotangents, strict=True):
-            cotangent = cotangent_of(value.detach(), self._keep)
+            cotangent = cotangent_of(value.detach(), keep)
             self._seeds.setdefault(port, []).append((value.detach(), cotangent))
             described.append(cotangent)
         return described

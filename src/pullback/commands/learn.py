@@ -90,6 +90,6 @@ def _list() -> None:
     console = _console()
     console.print(table)
     console.print(
-        "\n`pullback learn 6` runs lesson 6 here (--worked: with all solutions, nothing asked); "
-        "`pullback learn 6 --notebook` writes its notebook."
+        "\n`pullback learn 6` runs lesson 6 here (--worked: with solutions, nothing asked)."
+        "\n`pullback learn 6 --notebook` writes its notebook (--worked: run, with solutions)."
     )

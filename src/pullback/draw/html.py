@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, assert_never
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ._guides import MAX_GUIDES, guides
@@ -40,28 +40,32 @@ class _Section:
 def to_html(page: Page) -> str:
     """Lower a page to one HTML document that opens anywhere, light or dark, and prints."""
     sections = _sections(page)
-    anchored = iter(sections)
-    blocks = [
-        ("heading", next(anchored)) if isinstance(block, Heading) else _view(block)
-        for block in page.blocks
-    ]
-    return _template().render(
-        title=page.title, sections=sections, blocks=blocks, css=Markup(_resource("page.css"))
+    return template("page.html.j2").render(
+        title=page.title, sections=sections, blocks=views(page), css=page_css()
     )
+
+
+def page_css() -> Markup:
+    return Markup(_resource("page.css"))
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A template of this package, by its path in it."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_resource),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["printable"] = printable
     environment.tests["numeric"] = looks_numeric
-    return environment.from_string(_resource("page.html.j2"))
+    return environment.get_template(name)
 
 
 def _resource(name: str) -> str:
-    return files("pullback.draw").joinpath(name).read_text("utf-8")
+    return files("pullback.draw").joinpath(*name.split("/")).read_text("utf-8")
 
 
 def _sections(page: Page) -> list[_Section]:
@@ -75,6 +79,15 @@ def _sections(page: Page) -> list[_Section]:
         taken.add(anchor)
         sections.append(_Section(heading.text, min(max(heading.level, 2), 4), anchor))
     return sections
+
+
+def views(page: Page) -> list[tuple[str, Any]]:
+    """Every block with the name of the template's part for it."""
+    anchored = iter(_sections(page))
+    return [
+        ("heading", next(anchored)) if isinstance(block, Heading) else _view(block)
+        for block in page.blocks
+    ]
 
 
 def _view(block: Block) -> tuple[str, Any]:

@@ -77,18 +77,16 @@ class Answering:
                 return
 
     def _take(self, text: str) -> bool:
-        """Run what was entered; whether it gave the answer another value."""
+        """Run what was entered; whether it is about the answer, so that it should be checked."""
         code = self._code_of(text)
         if code is None:
             return False
-        before = [self._runner.names.get(name) for name in self._names]
         try:
             self._runner.run_answer(code)
         except Exception as error:  # the learner's own code
             show_error(self._console, error)
             return False
-        after = [self._runner.names.get(name) for name in self._names]
-        return any(a is not b for a, b in zip(after, before, strict=True))
+        return any(re.search(rf"\b{name}\b", code) for name in self._names)
 
     def _code_of(self, text: str) -> str | None:
         if text.strip() == "e":

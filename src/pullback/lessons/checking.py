@@ -23,7 +23,8 @@ Own: TypeAlias = tuple[Any, ...]
 Judge: TypeAlias = Callable[[Any, Own], "Outcome"]
 State: TypeAlias = Literal["right", "wrong", "unanswered"]
 
-NOT_ANSWERED = "Not answered yet: write your answer in place of the `...`, then check again."
+_UNTOUCHED = "write your answer in place of the `...`, then check again."
+_RETURNS_NONE = "the function gives back None. It gives back what follows `return`."
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def wrong(hint: str, counterexample: str) -> Outcome:
 
 
 class UnansweredError(Exception):
-    """The answer is still the stub."""
+    """The answer is still the stub, or gives nothing back; the message says which."""
 
 
 class CrashedError(Exception):
@@ -83,10 +84,10 @@ class Exercise:
         """Judge ``answer``; whatever it does, an `Outcome` comes back."""
         try:
             if is_open(answer):
-                raise UnansweredError
+                raise UnansweredError(_UNTOUCHED)
             return self.judge(answer, own)
-        except UnansweredError:
-            return Outcome("unanswered", NOT_ANSWERED)
+        except UnansweredError as none:
+            return Outcome("unanswered", f"Not answered yet: {none}")
         except CrashedError as crash:
             return wrong(self._crash_hint(str(crash.error)), crash_text(crash))
 
@@ -145,8 +146,14 @@ def called(answer: Any, args: Iterable[Any], call: str) -> Any:
     except Exception as error:
         raise CrashedError(error, call) from error
     if is_open(came):
-        raise UnansweredError
+        raise UnansweredError(_UNTOUCHED if _does_nothing(answer) else _RETURNS_NONE)
     return came
+
+
+def _does_nothing(answer: Any) -> bool:
+    """A body that is ``...``, with or without a docstring, names nothing."""
+    code = getattr(answer, "__code__", None)
+    return code is not None and not code.co_names and len(code.co_varnames) == code.co_argcount
 
 
 @dataclass(frozen=True)
@@ -185,6 +192,8 @@ def same_function(
         expected = [truth(*case.make()) for case in tried]
         hinted = partial(_hint_for, misconceptions, tried, came, expected)
         for k, (case, a, b) in enumerate(zip(tried, came, expected, strict=True)):
+            if isinstance(a, UnansweredError):
+                raise a
             if isinstance(a, CrashedError):
                 if known := hinted(crashed=k):
                     return wrong(known, crash_text(a))
@@ -198,10 +207,11 @@ def same_function(
 
 
 def _come(answer: Any, case: Case) -> Any:
+    """What the answer gives, or the error that says why it gives nothing."""
     try:
         return called(answer, case.make(), f"On {case.text}, it")
-    except CrashedError as crash:
-        return crash
+    except (CrashedError, UnansweredError) as failure:
+        return failure
 
 
 def _hint_for(
@@ -217,7 +227,7 @@ def _hint_for(
     """
     for one in misconceptions:
         given = [_come(one.wrong, case) for case in cases]
-        if crashed is not None and not isinstance(given[crashed], CrashedError):
+        if crashed is not None and not isinstance(given[crashed], Exception):
             continue
         apart = [_apart(g, c) for g, c in zip(given, came, strict=True)]
         false = any(_apart(g, e) != "" for g, e in zip(given, expected, strict=True))
@@ -228,7 +238,7 @@ def _hint_for(
 
 def _apart(a: Any, b: Any) -> str | None:
     """How two results differ; None where one of them failed."""
-    failed = isinstance(a, CrashedError) or isinstance(b, CrashedError)
+    failed = isinstance(a, Exception) or isinstance(b, Exception)
     return None if failed else difference(a, b)
 
 

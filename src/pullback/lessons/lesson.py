@@ -46,10 +46,11 @@ class Lesson:
 
     def predict(self, key: str, choice: str) -> None:
         """Note a prediction: a letter, or "" for none yet."""
-        options = self._question("predict", key).options
+        question = self._question("predict", key)
+        options = question.options
         letter = checks.prediction(key, choice, list(options))
         if not letter:
-            return _say(f"Not answered yet: write {' or '.join(options)} between the quotes.")
+            return _say(f"Not answered yet: write {question.letters} between the quotes.")
         self.predictions[key] = letter
         return _say(f"You say {letter}) {_plain(options[letter])}.")
 

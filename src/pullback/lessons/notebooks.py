@@ -9,7 +9,7 @@ from typing import Any
 
 from .._checks import lessons as checks
 from .catalogue import entry_of, source_of
-from .source import Cell, Source
+from .source import Source
 from .stub import stub_of
 
 _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -83,17 +83,12 @@ def _cells(source: Source, worked: bool) -> list[dict[str, Any]]:
             found.append({"cell_type": "markdown", "metadata": {}, "source": cell.text})
             if cell.role == "predict" and not worked:
                 found.append(
-                    _code(f'lesson.predict("{cell.key}", "")  # {_letters(cell)}', "predict")
+                    _code(f'lesson.predict("{cell.key}", "")  # {cell.letters}', "predict")
                 )
         else:
             stubbed = cell.role == "solution" and not worked
             found.append(_code(stub_of(cell.text) if stubbed else cell.text, cell.role))
     return found
-
-
-def _letters(cell: Cell) -> str:
-    *first, last = cell.options
-    return f"{', '.join(first)} or {last}"
 
 
 def _code(text: str, role: str) -> dict[str, Any]:

@@ -16,4 +16,4 @@ def show_code(console: Console, text: str) -> None:
 def show_error(console: Console, error: BaseException, before: str = "") -> None:
     """The error in a line, as Python ends a traceback with it."""
     text = "".join(traceback.format_exception_only(error)).strip()
-    console.print(before + text, markup=False, highlight=False)
+    console.print(before + text, markup=False, highlight=False, soft_wrap=True)

@@ -49,6 +49,12 @@ class Cell:
         """Letter to text, of a prediction."""
         return {m["letter"]: " ".join(m["text"].split()) for m in _OPTION.finditer(self.text)}
 
+    @property
+    def letters(self) -> str:
+        """``a, b or c``"""
+        *first, last = self.options
+        return f"{', '.join(first)} or {last}"
+
 
 @dataclass(frozen=True)
 class Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+_KEPT = (ast.Import, ast.ImportFrom, ast.AnnAssign)
 BEGIN, END = "# your code", "# end of your code"
 
 
@@ -11,7 +12,8 @@ def stub_of(solution: str) -> str:
     """The solution with what the learner has to find out taken away.
 
     Lines from ``# your code`` to ``# end of your code`` become ``...``. Without such lines, every
-    function keeps its signature and docstring, every assignment its name, every import stays.
+    function keeps its signature and docstring, every assignment to names the names, every import
+    stays; other statements go.
 
     >>> print(stub_of("def weigh(out):\\n    return out * 0\\n\\n\\nv = weigh(out)"))
     def weigh(out):
@@ -59,12 +61,12 @@ def _without_bodies(solution: str) -> str:
     """Replace from the last line on, so that line numbers above stay true."""
     lines = solution.splitlines()
     for first, last, text in reversed(_replaced(ast.parse(solution).body, lines)):
-        lines[first - 1 : last] = [text]
+        lines[first - 1 : last] = text
     return "\n".join(lines)
 
 
-def _replaced(body: list[ast.stmt], lines: list[str]) -> list[tuple[int, int, str]]:
-    found: list[tuple[int, int, str]] = []
+def _replaced(body: list[ast.stmt], lines: list[str]) -> list[tuple[int, int, list[str]]]:
+    found: list[tuple[int, int, list[str]]] = []
     for node in body:
         if isinstance(node, ast.ClassDef):
             found += _replaced(node.body, lines)
@@ -73,15 +75,20 @@ def _replaced(body: list[ast.stmt], lines: list[str]) -> list[tuple[int, int, st
             if inner:
                 room = f"{' ' * inner[0].col_offset}...  {BEGIN}"
                 first = _first_line(lines, inner[0].lineno)
-                found.append((first, node.end_lineno or node.lineno, room))
-        elif isinstance(node, ast.Assign):
+                found.append((first, node.end_lineno or node.lineno, [room]))
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name | ast.Tuple):
             target = node.targets[0]
-            blank = (
-                ", ".join(["..."] * len(target.elts)) if isinstance(target, ast.Tuple) else "..."
-            )
-            text = f"{' ' * node.col_offset}{ast.unparse(target)} = {blank}  {BEGIN}"
-            found.append((node.lineno, node.end_lineno or node.lineno, text))
+            parts = target.elts if isinstance(target, ast.Tuple) else [target]
+            names, blanks = ", ".join(map(ast.unparse, parts)), ", ".join(["..."] * len(parts))
+            text = f"{' ' * node.col_offset}{names} = {blanks}  {BEGIN}"
+            found.append((node.lineno, node.end_lineno or node.lineno, [text]))
+        elif not isinstance(node, _KEPT) and not _is_docstring(node):
+            found.append((node.lineno, node.end_lineno or node.lineno, []))
     return found
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _first_line(lines: list[str], statement: int) -> int:

@@ -43,6 +43,9 @@ def as_tensor(value: Any) -> Tensor | None:
         return value.detach().to_dense() if value.layout is not torch.strided else value.detach()
     if isinstance(value, bool | str) or value is None:
         return None
+    if isinstance(value, list | tuple) and value and all(isinstance(v, Tensor) for v in value):
+        alike = len({v.shape for v in value}) == 1
+        return torch.stack([v.detach() for v in value]) if alike else None
     try:
         return torch.as_tensor(np.asarray(value))
     except (TypeError, ValueError):
@@ -78,6 +81,8 @@ def _of_dicts(came: Any, expected: dict[Any, Any]) -> str:
 
 
 def _of_tuples(came: Any, expected: tuple[Any, ...]) -> str:
+    if isinstance(came, Tensor) and came.ndim:
+        came = tuple(came)
     if not isinstance(came, tuple | list) or len(came) != len(expected):
         many = len(came) if isinstance(came, tuple | list) else f"a {type(came).__name__}"
         return f"It should be {len(expected)} values; it is {many}."

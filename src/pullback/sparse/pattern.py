@@ -133,10 +133,12 @@ class SparsityPattern:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Rows and columns: ``(m, n)``."""
         return self._shape
 
     @property
     def nnz(self) -> int:
+        """How many places may hold a nonzero."""
         return self._nnz
 
     @property
@@ -147,6 +149,7 @@ class SparsityPattern:
 
     @property
     def is_full(self) -> bool:
+        """Whether every place may hold a nonzero."""
         return self._nnz == self._shape[0] * self._shape[1]
 
     @property

@@ -69,10 +69,12 @@ class Plan:
 
     @property
     def lifted(self) -> bool:
+        """Whether fixed linear maps were taken out of the differentiated part."""
         return self.lifted_products is not None
 
     @property
     def num_products(self) -> int:
+        """How many products one evaluation takes, summed over the factors of a lift."""
         if self.lifted_products is not None:
             return self.lifted_products
         return self.coloring.num_colors
@@ -100,6 +102,7 @@ class Plan:
 
     @property
     def bytes(self) -> Bytes:
+        """What an evaluation holds: values, one chunk of products, indices."""
         width = self.dtype.itemsize
         products = min(self.chunk_size, self.num_products)
         pattern = self.pattern

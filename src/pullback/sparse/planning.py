@@ -145,7 +145,7 @@ def _lifted_or_not(
         plain.notes += (f"lift=True was asked for, and nothing is lifted: {lifting}",) * certain
         return plain
     fewest = fewest_products(pattern)
-    others = f"at least {fewest}"
+    others = f"at least {fewest} product{'s' * (fewest != 1)}"
     plain = plan
     if not certain and lifting.cost > plain_cost(found, pattern, fewest):
         plain = _colored(caller, plan, found, mode)
@@ -153,7 +153,7 @@ def _lifted_or_not(
         if more > 1:
             less = f"lifting it ({lifting.products}) is estimated to take {more:.2g} times as long"
             return replace(plain, reason=f"{plain.reason}; {less}")
-        others = f"{plain.num_products}"
+        others = f"{plain.num_products} product{'s' * (plain.num_products != 1)}"
     lift = lifting.spec()
     if isinstance(lift, str):
         plain = plain if plain is not plan else _colored(caller, plan, found, mode)
@@ -162,7 +162,7 @@ def _lifted_or_not(
     return replace(
         plan,
         mode=lift.mode,
-        reason=f"{lifting.products}; {others} products without lifting; {lift.assembly}",
+        reason=f"{lifting.products}; {others} without lifting; {lift.assembly}",
         chunk_size=max(1, BYTES_AT_ONCE // plan.bytes_per_product),
         lifted_products=lift.num_products,
         lift=lift,

@@ -34,6 +34,8 @@ from .study import Study, pattern_here, study, tensor_named
 # counts, and trying a line out would take more of it.
 STRAIGHT_FROM = 3
 _STRAIGHT_UP_TO = 2**24
+# Products of this many bytes may be one kernel; a bundle of 500,000 observations takes half.
+_KERNEL_BYTES = 2**30
 # How often a record is tried to be made where its arguments or its tensors are too special.
 _ATTEMPTS = 3
 
@@ -188,6 +190,10 @@ class Session:
     def _why_unlifted(self) -> tuple[str, ...]:
         return (self._unlifted,) if self._unlifted else ()
 
+    def _kernel_chunk(self) -> int:
+        """A kernel keeps nothing between its operations, so more products fit into it."""
+        return max(self.plan.chunk_size, _KERNEL_BYTES // max(1, self.plan.bytes_per_product))
+
     def _straighten(self, tensors: Sequence[Tensor], chunk_size: int) -> None:
         """What is called again and again is worth one straight line of calls."""
         captured, run = self._study.captured, self._run
@@ -243,7 +249,7 @@ class Session:
             return None
         run = LiftedRun(captured, lift, self.plan.dtype)
         if self._compile:
-            run.compile(tensors, captured.graph.rounding, self.plan.chunk_size)
+            run.compile(tensors, captured.graph.rounding, self._kernel_chunk())
         self._lift_guards = {
             name: TensorGuard.of(name, tensor_named(name, arguments, reading))
             for name in lift.facts

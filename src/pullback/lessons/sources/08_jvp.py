@@ -160,7 +160,7 @@ def trajectory(p):
     return p[0] * torch.exp(-p[1] * times) * torch.cos(p[2] * times)
 
 
-p = torch.tensor([1.0, 0.5, 3.0], dtype=torch.float64)
+p = torch.tensor([2.0, 0.5, 3.0], dtype=torch.float64)
 
 # %% predict products [markdown]
 # **Predict.** The Jacobian of `trajectory` has shape (200, 3), and no entry of it is always 0. How
@@ -202,7 +202,7 @@ axes.plot(times, trajectory(p), color="black", label="trajectory")
 for name, column_curve in zip(("height", "damping", "speed"), J.T, strict=True):
     axes.plot(times, column_curve, label=f"moved by {name}")
 axes.set_xlabel("time")
-axes.legend()
+figure.legend(loc="outside right upper")
 lesson.show(figure)
 
 # %% exercise cheaper [markdown]

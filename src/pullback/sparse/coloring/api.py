@@ -33,15 +33,13 @@ def color(
     ``pattern`` has shape ``(m, n)``: a `SparsityPattern`, a SciPy sparse array (its stored
     places), or a dense bool array or tensor. The ``kind`` says what the products show:
 
-    ============== ================================================================= ===========
-    kind           products                                                          entries are
-    ============== ================================================================= ===========
-    columns        ``J @ t``; no two columns of a color meet in a row                read
-    rows           ``u @ J``; no two rows of a color meet in a column                read
-    star           ``H @ t``, H symmetric; each two colors span stars                read
-    acyclic        ``H @ t``, H symmetric; each two colors span trees                solved for
-    bidirectional  ``u @ J`` and ``J @ t``; each two colors span stars               read
-    ============== ================================================================= ===========
+    | kind              | products                                                | entries are |
+    |-------------------|---------------------------------------------------------|-------------|
+    | ``columns``       | ``J @ t``; no two columns of a color meet in a row      | read        |
+    | ``rows``          | ``u @ J``; no two rows of a color meet in a column      | read        |
+    | ``star``          | ``H @ t``, H symmetric; each two colors span stars      | read        |
+    | ``acyclic``       | ``H @ t``, H symmetric; each two colors span trees      | solved for  |
+    | ``bidirectional`` | ``u @ J`` and ``J @ t``; each two colors span stars     | read        |
 
     ``order`` is the order in which a greedy pass takes them: ``"natural"``, ``"largest first"``,
     ``"smallest last"``, ``"incidence degree"`` or ``"random"`` (the same at every call); several

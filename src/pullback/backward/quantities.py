@@ -1,0 +1,97 @@
+"""Everything of a pass that depends on the cotangents, numbered: what passed, and what was left.
+
+An upstream that is one contribution has that contribution's number, so a page that holds values
+holds each once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from .. import _checks
+from .events import Cotangent, PassData
+
+
+class Place(NamedTuple):
+    """Where a quantity stands in a record.
+
+    ``seed``: the cotangent of output ``at``; ``upstream``: slot ``slot`` of node ``at``; ``edge``:
+    the edge ``slot`` of node ``at``; ``deposit``: that on leaf ``at``.
+    """
+
+    kind: Literal["seed", "upstream", "edge", "deposit"]
+    at: int
+    slot: int
+
+
+@dataclass(frozen=True, eq=False)
+class Quantities:
+    """``items[number_at[place]]`` is what passed at ``place``; ``first`` is a place of each."""
+
+    items: tuple[Cotangent, ...]
+    first: tuple[Place, ...]
+    number_at: dict[Place, int]
+
+    @property
+    def entries(self) -> int:
+        return sum(size_of(item) for item in self.items)
+
+
+def size_of(cotangent: Cotangent) -> int:
+    size = 1
+    for length in cotangent.shape:
+        size *= length
+    return size
+
+
+def quantities_of(data: PassData) -> Quantities:
+    items: list[Cotangent] = []
+    first: list[Place] = []
+    number_at: dict[Place, int] = {}
+    known: dict[int, int] = {}
+    for place, cotangent in places(data):
+        if id(cotangent) not in known:
+            known[id(cotangent)] = len(items)
+            items.append(cotangent)
+            first.append(place)
+        number_at[place] = known[id(cotangent)]
+    return Quantities(tuple(items), tuple(first), number_at)
+
+
+def places(data: PassData) -> Iterator[tuple[Place, Cotangent]]:
+    """Every place at which something passed, in the order of the record."""
+    for k, edge in enumerate(data.seeds):
+        if edge.contribution is not None:
+            yield Place("seed", k, 0), edge.contribution
+    for node in data.nodes:
+        for slot, upstream in enumerate(node.upstream):
+            if upstream is not None:
+                yield Place("upstream", node.index, slot), upstream
+        for k, edge in enumerate(node.edges):
+            if edge.contribution is not None:
+                yield Place("edge", node.index, k), edge.contribution
+    for k, leaf in enumerate(data.leaves):
+        if leaf.key in data.deposits:
+            yield Place("deposit", k, 0), _deposit(data, k)
+
+
+def _deposit(data: PassData, k: int) -> Cotangent:
+    """What arrived at the leaf, where that is all there is: the same numbers are held once."""
+    leaf = data.leaves[k]
+    tensor = data.deposits[leaf.key]
+    if leaf.node is not None:
+        upstream = data.nodes[leaf.node].upstream
+        only = upstream[0] if len(upstream) == 1 else None
+        if only is not None and only.values is not None and only.shape == tuple(tensor.shape):
+            return only
+    return plain(tensor)
+
+
+def plain(tensor: Tensor) -> Cotangent:
+    """A tensor as data, its values shared with it."""
+    dtype, device = _checks.dtype_text(tensor.dtype), str(tensor.device)
+    return Cotangent(tuple(tensor.shape), dtype, device, None, tensor)

@@ -1,0 +1,82 @@
+"""What a pass answers to each cotangent of a basis: enough to know it for all their combinations.
+
+Backward is linear in the cotangent. For a basis ``b_1 .. b_k`` and the weights ``w`` of
+``v = sum_i w_i b_i``, every quantity ``q`` of the pass is ``w @ of[q]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A sparse matrix by rows, a row per cotangent of the basis."""
+
+    starts: Vector
+    indices: Vector
+    values: Vector
+    width: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.starts.nbytes + self.indices.nbytes + self.values.nbytes
+
+    def combined(self, weights: Vector, magnitude: bool = False) -> Vector:
+        """``weights @ self`` in float64; with ``magnitude`` the same of absolute values."""
+        each = np.repeat(weights, np.diff(self.starts)).astype(np.float64)
+        terms = each * self.values
+        terms = np.abs(terms) if magnitude else terms
+        return np.bincount(self.indices, terms, minlength=self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """The pattern of the Jacobian (rows: output elements, columns: leaf elements) and its colors.
+
+    ``leaves`` are the places of the leaves that the columns belong to, in order. ``colors`` groups
+    rows or columns, as ``by`` says; -1 is in no product.
+    """
+
+    shape: tuple[int, int]
+    leaves: tuple[int, ...]
+    starts: Vector
+    columns: Vector
+    by: Literal["rows", "columns", "none"]
+    colors: Vector
+    products: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """The basis, and the rows of every quantity that is known for it.
+
+    ``kind`` is ``elements`` (one cotangent for each output element, in order), ``chosen`` (those
+    named, whose entries are ``vectors``, as many columns as there are output elements) or
+    ``none``; ``reason`` says why it is not more.
+    """
+
+    kind: Literal["elements", "chosen", "none"]
+    names: tuple[str, ...] = ()
+    vectors: Rows | None = None
+    of: dict[int, Rows] = field(default_factory=dict)
+    structure: Structure | None = None
+    reason: str = ""
+
+
+def rows_of(parts: list[Vector], dtype: Any, width: int) -> Rows:
+    """Dense rows, their zeros left out."""
+    places = [np.flatnonzero(part) for part in parts]
+    starts = np.zeros(len(parts) + 1, np.int32)
+    np.cumsum([len(place) for place in places], out=starts[1:])
+    values = [part[place] for part, place in zip(parts, places, strict=True)]
+    indices = np.concatenate(places) if places else np.zeros(0)
+    found = np.concatenate(values) if values else np.zeros(0)
+    return Rows(starts, indices.astype(np.int32), found.astype(dtype), width)

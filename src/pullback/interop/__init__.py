@@ -1,0 +1,1 @@
+"""Where pullback meets other programs; each module needs what its name says."""
