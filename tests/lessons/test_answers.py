@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +14,8 @@ from pullback.lessons.lesson import exercises_of
 
 from .helpers import NUMBERS, answers
 from .wrong import Right, Wrong
+
+SENTENCE = 36  # characters: shorter strings are parts of inputs and of errors
 
 WRONG = [(n, w) for n in NUMBERS for w in answers(n).WRONG]
 RIGHT = [(n, r) for n in NUMBERS for r in answers(n).RIGHT]
@@ -49,3 +55,32 @@ def test_wrong_answers_of_other_kinds_are_told_too(number: int) -> None:
             assert exercise.check(junk).state == "wrong"
         assert exercise.check(...).state == "unanswered"
         assert exercise.check(None).state == "unanswered"
+
+
+def hints_in(module: Any) -> Iterator[str]:
+    """The sentences of a module of judges that are neither its documentation nor its praise."""
+    tree = ast.parse(inspect.getsource(module))
+    left_out: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):
+            left_out.add(id(node.value))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("right", "Case"):
+            left_out |= {id(inner) for inner in ast.walk(node)}
+        if isinstance(node, ast.keyword) and node.arg == "praise":
+            left_out.add(id(node.value))
+        if isinstance(node, ast.JoinedStr):
+            left_out |= {id(inner) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value.strip()
+            if id(node) not in left_out and len(text) >= SENTENCE and text.endswith("."):
+                yield text
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_hint_is_given_to_a_wrong_answer(number: int) -> None:
+    exercises = exercises_of(number)
+    given = [exercises[w.key].check(w.answer).text for w in answers(number).WRONG]
+    hints = list(hints_in(importlib.import_module(f"pullback.lessons.checks.lesson{number:02d}")))
+    assert len(hints) >= 2 * len(exercises)
+    assert [hint for hint in hints if not any(hint in text for text in given)] == []

@@ -23,8 +23,11 @@ def worked_lesson(number: int, seen: dict[int, tuple[Lesson, float]]) -> tuple[L
     if number not in seen:
         with pytest.MonkeyPatch.context() as patch:
             refuse_sockets(patch)
-            start = time.perf_counter()
-            seen[number] = (run_worked(number), time.perf_counter() - start)
+            wall, busy = time.perf_counter(), time.process_time()
+            lesson = run_worked(number)
+            # The lesser of the two, so that other work on the machine does not count.
+            taken = min(time.perf_counter() - wall, time.process_time() - busy)
+            seen[number] = (lesson, taken)
     return seen[number]
 
 

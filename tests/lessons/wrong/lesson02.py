@@ -35,6 +35,18 @@ def with_graph(out, target):
 
 
 WRONG = [
+    Wrong(
+        "by-sum",
+        "weighed gradient",
+        lambda f, x, v: v * grad_of(lambda y, _: y.sum())(f, x, v),
+        "put it in before",
+    ),
+    Wrong(
+        "upstream",
+        "by target",
+        lambda y, t: torch.autograd.grad(((y - t) ** 2).mean(), t)[0],
+        "differentiate by out",
+    ),
     Wrong("by-sum", "sum", grad_of(lambda y, v: y.sum()), "v was not used"),
     Wrong("by-sum", "mean", grad_of(lambda y, v: (v * y).mean()), "does not divide"),
     Wrong("by-sum", "sums", grad_of(lambda y, v: v.sum() * y.sum()), "its own weight"),
@@ -44,7 +56,7 @@ WRONG = [
         "by-sum",
         "transposed",
         lambda f, x, v: v.t() * grad_of(lambda y, _: y.sum())(f, x, v),
-        "weighs the output",
+        "only where every output entry",
     ),
     Wrong("by-sum", "no weight", grad_of(lambda y, v: y), "needs a cotangent"),
     Wrong(

@@ -66,6 +66,12 @@ def in_place(values):
 
 WRONG = [
     Wrong(
+        "leaf",
+        "shifted",
+        lambda v: (torch.tensor(v, dtype=torch.float64) / 2 + 1).requires_grad_(),
+        "half of `values`",
+    ),
+    Wrong(
         "receivers",
         "all that require grad",
         lambda o, ts: {k for k, t in ts.items() if t.requires_grad},

@@ -60,7 +60,22 @@ def every_one_hot(f, x):
 
 EXACT = 30 / 63
 
+
+def with_graph(out):
+    v = torch.zeros_like(out, requires_grad=True)
+    v[0] = 1
+    return v
+
+
+def heavy_spot(out):
+    v = filled(0, 0.75)(out)
+    v[(-1,) * v.ndim] = 1
+    return v
+
+
 WRONG = [
+    Wrong("first-row", "one heavy spot", heavy_spot, "not entry by entry"),
+    Wrong("first-row", "with a graph", with_graph, "needs no graph"),
     Wrong("first-row", "column", filled((slice(None), 0), 1.0), "first column"),
     Wrong("first-row", "uniform", torch.ones_like, "all weights are equal"),
     Wrong("first-row", "last row", filled(-1, 1.0), "index 0 is the first"),

@@ -167,7 +167,14 @@ def _deposit(grad, cotangent):
 
 
 def make_engine(
-    sweep=None, deposit=_deposit, mul=None, power=None, total=None, refuse=True, pick=_scatter
+    sweep=None,
+    deposit=_deposit,
+    mul=None,
+    power=None,
+    total=None,
+    refuse=True,
+    pick=_scatter,
+    minus=None,
 ):
     """The lesson's class, with a piece replaced."""
     sweep = sweep or _sweep()
@@ -192,6 +199,11 @@ def make_engine(
             rule = mul or (lambda v, a, b: (v * b, v * a))
             saved = (self.data, other.data)
             return self._made(self.data * other.data, (self, other), rule, saved)
+
+        def __sub__(self, other):
+            other = other if isinstance(other, Tensor) else Tensor(other)
+            rule = minus or (lambda v: (v, -v))
+            return self._made(self.data - other.data, (self, other), rule)
 
         def pow(self, n):
             rule = power or (lambda n, v, x: (v * n * x ** (n - 1),))
@@ -334,6 +346,12 @@ WRONG = [
         "engine",
         "power",
         make_engine(power=lambda n, v, x: (v * n * x**n,)),
+        "operations does this",
+    ),
+    Wrong(
+        "engine",
+        "difference",
+        make_engine(minus=lambda v: (v, v)),
         "operations does this",
     ),
     Wrong("engine", "sum", make_engine(total=lambda v: (v,)), "operations does this"),

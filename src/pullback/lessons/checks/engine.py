@@ -31,6 +31,7 @@ def _programs() -> list[Program]:
         Program("(inp + 10).pow(3).t(), inp = eye(4, 5)", lambda x: (x + 10).pow(3).t(), (eye,)),
         Program("x * x + x", lambda x: x * x + x, (drawn,)),
         Program("a * k + r, broadcast", lambda a, k, r: a * k + r, (drawn, column, row)),
+        Program("a - r * 2", lambda a, r: a - r * 2, (drawn, row)),
         Program("a @ b.t()", lambda a, b: a @ b.t(), (drawn, drawn[:2] * 2)),
         Program("(x + 1).pow(2).t() @ x", lambda x: (x + 1).pow(2).t() @ x, (eye,)),
         Program("x[[0, 0, 2]] * x[1]", lambda x: x[[0, 0, 2]] * x[1], (drawn,)),
@@ -41,7 +42,7 @@ def _programs() -> list[Program]:
 
 def judge_engine(answer: Any, own: Own) -> Outcome:
     if not isinstance(answer, type):
-        raise CrashedError(TypeError("the answer is the class Tensor"), "The check")
+        raise CrashedError(TypeError("the answer is the class Engine"), "The check")
     _is_whole(answer)
     for program in _programs():
         found = _beside_torch(answer, program)
@@ -57,12 +58,13 @@ def _is_whole(engine: Any) -> None:
     try:
         x = engine([1.0, 2.0], requires_grad=True)
         (x * x).backward([1.0, 1.0])
+        (x - x).backward([1.0, 1.0])
     except (AttributeError, TypeError) as error:
         if "NoneType" in str(error):
             raise UnansweredError from None
-        raise CrashedError(error, "(x * x).backward([1, 1])") from error
+        raise CrashedError(error, "(x * x).backward([1, 1]) or (x - x).backward([1, 1])") from error
     except Exception as error:
-        raise CrashedError(error, "(x * x).backward([1, 1])") from error
+        raise CrashedError(error, "(x * x).backward([1, 1]) or (x - x).backward([1, 1])") from error
 
 
 def _both(engine: Any, program: Program) -> tuple[list[Any], list[torch.Tensor]]:

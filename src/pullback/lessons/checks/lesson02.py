@@ -77,13 +77,13 @@ _BY_SUM = Exercise(
                 "that is the number v . f(x) itself; its gradient by x is asked for.",
             ),
             Misconception(
-                lambda f, x, v: v * _vjp(f, x, torch.ones_like(v)),
-                "v weighs the output, not the gradient: put it in before you differentiate.",
-            ),
-            Misconception(
                 lambda f, x, v: v.t() * _vjp(f, x, torch.ones_like(v)),
                 "v weighs the output, not the gradient: that is right only where every output "
                 "entry depends on one input entry.",
+            ),
+            Misconception(
+                lambda f, x, v: v * _vjp(f, x, torch.ones_like(v)),
+                "v weighs the output, not the gradient: put it in before you differentiate.",
             ),
         ),
         hint="weigh f(x) with v entry by entry, add all entries up, and differentiate that number.",
