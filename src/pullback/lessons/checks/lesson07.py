@@ -190,7 +190,7 @@ _WEIGH = Exercise(
                 "v.reshape(-1), as it is.",
             ),
             Misconception(
-                lambda v, J, x: J @ v.reshape(-1),
+                lambda v, J, x: (J @ v.reshape(-1)).reshape(x.shape),
                 "J v asks for one weight per column; v has one per row, and stands on the left.",
             ),
             Misconception(
@@ -201,10 +201,7 @@ _WEIGH = Exercise(
         hint="v belongs to the rows of J, so it stands on the left: v.reshape(-1) @ J.",
         praise="That is all that backward(v) means.",
     ),
-    crashes=(
-        ("size mismatch", "J v asks for one weight per column; v has one per row: v' J."),
-        ("mat1 and mat2", "lay v out as a vector first: v.reshape(-1) @ J."),
-    ),
+    crashes=(("mat1 and mat2", "lay v out as a vector first: v.reshape(-1) @ J."),),
 )
 
 
