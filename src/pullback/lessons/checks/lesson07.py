@@ -364,7 +364,7 @@ def _unusable(out: Any, again: Any, v: Any) -> Outcome | None:
         return wrong(
             "something in my_f left the graph (.detach(), .item(), torch.no_grad(), an integer), "
             "so backward sees no x at all.",
-            "my_f(x) does not require grad, although x does.",
+            f"x requires grad, and my_f(x).requires_grad is {out.requires_grad}.",
         )
     return None
 
