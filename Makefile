@@ -5,7 +5,7 @@ READY  := $(VENV)/.ready
 
 PEERS  := .venv-bench/.ready
 
-.PHONY: demo test lint format docs bench peers sweep clean
+.PHONY: demo lessons test lint format docs bench peers sweep clean
 
 demo: $(READY)
 	$(BIN)/pullback demo --out demo-out
@@ -24,6 +24,10 @@ format: $(READY)
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+lessons: $(READY)
+	$(BIN)/pullback learn --notebook --out lessons
+	$(BIN)/pullback learn --notebook --worked --out lessons
 
 sweep: $(READY)
 	$(BIN)/python -m tests.sparse.sweep

@@ -169,7 +169,9 @@ lesson.reveal("size", a=J.numel() == 20, b=J.numel() == 40, c=J.numel() == 400)
 assert J.shape == (5, 4, 4, 5)
 assert int((J != 0).sum()) == 20
 picture = 256 * 256
+assert picture == 65_536
 assert 17 < picture * picture * 4 / 1e9 < 17.2
+assert 0.25 < picture * 4 / 1e6 < 0.27
 
 # %% [markdown]
 # 400, of which 20 are not zero: every output entry looks at one input entry. For an operation on

@@ -151,6 +151,7 @@ lesson.show({"v": v, "v . J, laid out as inp": by_backward})
 
 # %% proof matrix
 torch.testing.assert_close(by_matrix, by_backward)
+assert torch.equal(by_backward, v.t() * 2 * (inp.detach() + 1))
 
 # %% [markdown]
 # Look at the two pictures: at `[j, i]` below stands `v[i, j]`, times 4 on the diagonal and times 2
