@@ -113,6 +113,8 @@ WRONG = [
     Wrong("hvp", "slope", lambda f, x, t: (_grad(f)(x) * t).sum(), "how f changes along t"),
     Wrong("hvp", "gradient", lambda f, x, t: _jvp(_grad(f), x, t)[0], "take the second"),
     Wrong("hvp", "whole step", lambda f, x, t: _grad(f)(x + t) - _grad(f)(x), "the whole step"),
+    Wrong("hvp", "t", lambda f, x, t: 2 * t, "of the function torch.func.grad"),
+    Wrong("double", "pull of t", lambda f, x, t: pb.vjp(f, x)[1](t)[0], "u has the shape of f(x)"),
     Wrong("hvp", "half", lambda f, x, t: _jvp(_grad(f), x, t)[1] / 2, "no 1/2"),
     Wrong("hvp", "jvp of f", lambda f, x, t: _jvp(f, x, t)[1], "how f changes along t"),
     Wrong("mine", "float32", (torch.sin, X.float(), "reverse"), "float64"),

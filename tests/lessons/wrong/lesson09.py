@@ -96,6 +96,7 @@ WRONG = [
         (lambda x: x.reshape(2, 6).softmax(1), X),
         "fewer inputs",
     ),
+    Wrong("mine", "noise", (Noisy(), X), "other numbers each time"),
     Wrong("mine", "small", (torch.sin, X[:4]), "at least 8 entries"),
     Wrong("mine", "float32", (torch.sin, X.float()), "float64"),
     Wrong("mine", "number", (torch.sum, X), "at least 8 entries"),

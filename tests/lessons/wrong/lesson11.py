@@ -91,6 +91,10 @@ def writes_to_x(x):
     return value
 
 
+def broken(x):
+    return still_in_place(x.detach())
+
+
 def masked(x):
     y = x.exp() + 1
     mask = torch.arange(len(x)) > 0
@@ -143,7 +147,37 @@ def mended(x):
     return torch.where(x > 0, x.sqrt(), 0.0)
 
 
+def slope_of_one(x):
+    flat = torch.where(x > 0, x, 0.0)
+    return flat + (x.detach().clamp(min=0).sqrt() - flat.detach())
+
+
+def zero_alone(x):
+    return torch.where(x == 0, 1.0, x).sqrt() * (x != 0)
+
+
+def set_behind(x):
+    z = (x.exp() + 1) ** 2
+    z.data[0] = 0.0
+    return z
+
+
+def with_a_grad(values, scale):
+    w = (torch.tensor(values) * scale).requires_grad_()
+    w.grad = torch.ones_like(w)
+    return w
+
+
 WRONG = [
+    Wrong("leaf", "not empty", with_a_grad, "of this backward alone"),
+    Wrong("verdict", "frozen", lambda out, x: "frozen", "entries that are not 0 arrives"),
+    Wrong("verdict", "none arrives", why(unused="arrives"), "gives None here"),
+    Wrong("verdict", "zero arrives", why(empty="arrives"), "a tensor of zeros here"),
+    Wrong("in-place", "set behind", set_behind, "its gradient is 0"),
+    Wrong("in-place", "no slope", lambda x: broken(x) + 0 * x, "not that of the values"),
+    Wrong("safe-root", "slope of one", slope_of_one, "exactly 0 elsewhere"),
+    Wrong("safe-root", "picked", lambda x: x[x > 0].sqrt(), "of the shape of x"),
+    Wrong("safe-root", "zero alone", zero_alone, "root of a negative number"),
     Wrong(
         "leaf", "computed", lambda v, s: torch.tensor(v, requires_grad=True) * s, "arithmetic first"
     ),

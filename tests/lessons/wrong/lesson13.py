@@ -7,12 +7,7 @@ import numpy as np
 from pullback.lessons.checks.nodes import nodes_behind
 
 from . import Right, Wrong
-
-
-def _scatter(v, shape, index):
-    found = np.zeros(shape)
-    np.add.at(found, index, v)
-    return found
+from .engines import engine_with, finished, order, scatter, summed, sweep_with
 
 
 def _assigned(v, shape, index):
@@ -22,16 +17,11 @@ def _assigned(v, shape, index):
 
 
 def _counted(v, shape, index):
-    return _scatter(np.ones_like(v), shape, index)
+    return scatter(np.ones_like(v), shape, index)
 
 
 def _mean_of_places(v, shape, index):
-    return _scatter(v, shape, index) / np.maximum(_counted(v, shape, index), 1)
-
-
-def _summed(v, shape):
-    v = v.sum(tuple(range(v.ndim - len(shape))))
-    return v.sum(tuple(k for k, n in enumerate(shape) if n == 1), keepdims=True)
+    return scatter(v, shape, index) / np.maximum(_counted(v, shape, index), 1)
 
 
 def _by_loop(v, shape):
@@ -41,24 +31,6 @@ def _by_loop(v, shape):
         if n != v.shape[axis]:
             v = v.sum(axis, keepdims=True)
     return v
-
-
-def _finished(root, constants=False):
-    """From the leaves to the root, each node once."""
-    seen, found, stack = set(), [], [(root, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            found.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack += [(p, False) for p in node.parents if constants or p.requires_grad]
-    return found
-
-
-def _order(root):
-    return _finished(root)[::-1]
 
 
 def _breadth_first(root):
@@ -113,44 +85,6 @@ def _waits_for_all(root):
     return found
 
 
-def _sweep(
-    order=_order, add="add", shrink=_summed, free="saved", check=True, constants=False, inner=False
-):
-    """A sweep with one thing wrong."""
-
-    def sweep(root, v, retain_graph=False):
-        waiting, arrived = {root: v}, {}
-        for node in order(root):
-            upstream = waiting.pop(node) if node in waiting else np.zeros(node.shape)
-            if node.rule is None or inner:
-                arrived[node] = upstream
-            if node.rule is None:
-                continue
-            if node.saved is None:
-                if check:
-                    raise RuntimeError("freed")
-                continue
-            for parent, part in zip(node.parents, node.rule(upstream, *node.saved), strict=True):
-                if not (parent.requires_grad or constants):
-                    continue
-                part = shrink(part, parent.shape)
-                if parent not in waiting or add == "replace":
-                    waiting[parent] = part
-                elif add == "in place":
-                    waiting[parent] += part
-                else:
-                    waiting[parent] = waiting[parent] + part
-            if free == "always" or (free == "saved" and node.saved and not retain_graph):
-                node.saved = None
-            if free == "all" and not retain_graph:
-                node.saved = None
-        if constants:
-            arrived |= waiting
-        return arrived
-
-    return sweep
-
-
 def _alias(grad, cotangent):
     return cotangent if grad is None else grad + cotangent
 
@@ -162,81 +96,6 @@ def _in_place(grad, cotangent):
     return grad
 
 
-def _deposit(grad, cotangent):
-    return cotangent.copy() if grad is None else grad + cotangent
-
-
-def make_engine(
-    sweep=None,
-    deposit=_deposit,
-    mul=None,
-    power=None,
-    total=None,
-    refuse=True,
-    pick=_scatter,
-    minus=None,
-):
-    """The lesson's class, with a piece replaced."""
-    sweep = sweep or _sweep()
-
-    class Tensor:
-        def __init__(self, data, requires_grad=False, parents=(), rule=None, saved=()):
-            self.data = np.array(data, dtype=np.float64)
-            self.parents, self.rule, self.saved = parents, rule, saved
-            self.requires_grad = requires_grad or any(p.requires_grad for p in parents)
-            self.grad = None
-            self.shape = self.data.shape
-
-        def _made(self, data, parents, rule, saved=()):
-            return Tensor(data, False, parents, rule, saved)
-
-        def __add__(self, other):
-            other = other if isinstance(other, Tensor) else Tensor(other)
-            return self._made(self.data + other.data, (self, other), lambda v: (v, v))
-
-        def __mul__(self, other):
-            other = other if isinstance(other, Tensor) else Tensor(other)
-            rule = mul or (lambda v, a, b: (v * b, v * a))
-            saved = (self.data, other.data)
-            return self._made(self.data * other.data, (self, other), rule, saved)
-
-        def __sub__(self, other):
-            other = other if isinstance(other, Tensor) else Tensor(other)
-            rule = minus or (lambda v: (v, -v))
-            return self._made(self.data - other.data, (self, other), rule)
-
-        def pow(self, n):
-            rule = power or (lambda n, v, x: (v * n * x ** (n - 1),))
-            return self._made(self.data**n, (self,), lambda v, x: rule(n, v, x), (self.data,))
-
-        def t(self):
-            return self._made(self.data.T, (self,), lambda v: (v.T,))
-
-        def __matmul__(self, b):
-            saved = (self.data, b.data)
-            rule = lambda v, a, b: (v @ b.T, a.T @ v)  # noqa: E731
-            return self._made(self.data @ b.data, (self, b), rule, saved)
-
-        def sum(self, axis=None):
-            kept = self.data.sum(axis, keepdims=True).shape
-            rule = total or (lambda v: (v.reshape(kept) + np.zeros(self.shape),))
-            return self._made(self.data.sum(axis), (self,), rule)
-
-        def __getitem__(self, index):
-            return self._made(self.data[index], (self,), lambda v: (pick(v, self.shape, index),))
-
-        def backward(self, v=None, retain_graph=False):
-            if v is None and self.data.size != 1 and refuse:
-                raise RuntimeError("give v")
-            v = np.ones(self.shape) if v is None else np.array(v, dtype=np.float64)
-            if v.shape != self.shape and refuse:
-                raise RuntimeError("shape of v")
-            for leaf, cotangent in sweep(self, v, retain_graph).items():
-                leaf.grad = deposit(leaf.grad, cotangent)
-
-    return Tensor
-
-
 X = np.array([0.5, -1.0, 2.0])
 
 
@@ -245,7 +104,14 @@ def _softmax(x):
     return e / e.sum()
 
 
+def first_leaf(root, v, retain_graph=False):
+    return dict(list(sweep_with()(root, v, retain_graph).items())[:1])
+
+
 WRONG = [
+    Wrong("unbroadcast", "again", lambda v, s: np.broadcast_to(v, s) + 0, "do not broadcast again"),
+    Wrong("sweep", "one leaf", first_leaf, "is missing from the result"),
+    Wrong("engine", "shapes of v", engine_with(shapes=False), "of the output, exactly"),
     Wrong("matmul-rule", "swapped", lambda v, a, b: (a.T @ v, v @ b.T), "in the wrong order"),
     Wrong("matmul-rule", "not transposed", lambda v, a, b: (v @ b, a @ v), "shapes do not meet"),
     Wrong("matmul-rule", "one", lambda v, a, b: v @ b.T, "a gets v @ b.T"),
@@ -264,12 +130,12 @@ WRONG = [
     Wrong(
         "unbroadcast",
         "mean",
-        lambda v, s: _summed(v, s) * np.prod(s) / v.size,
+        lambda v, s: summed(v, s) * np.prod(s) / v.size,
         "mean over the copies",
     ),
     Wrong("unbroadcast", "front", lambda v, s: v.sum(tuple(range(v.ndim - len(s)))), "still long"),
     Wrong(
-        "unbroadcast", "squeezed", lambda v, s: _summed(v, s).squeeze(), "axes of length 1 are gone"
+        "unbroadcast", "squeezed", lambda v, s: summed(v, s).squeeze(), "axes of length 1 are gone"
     ),
     Wrong("unbroadcast", "all", lambda v, s: np.full(s, v.sum()), "sum of everything"),
     Wrong(
@@ -280,38 +146,40 @@ WRONG = [
     ),
     Wrong("unbroadcast", "reshape", lambda v, s: v.reshape(s), "adds nothing up"),
     Wrong("unbroadcast", "nothing", lambda v, s: v, "axes in front"),
-    Wrong("order", "not reversed", _finished, "its end: reverse"),
+    Wrong("order", "not reversed", finished, "its end: reverse"),
     Wrong("order", "breadth first", _breadth_first, "may come only after everything"),
     Wrong("order", "every use", _every_use, "list it once"),
     Wrong("order", "recursive", _recursive, "in place of recursion"),
     Wrong(
         "order",
         "constants",
-        lambda r: _finished(r, constants=True)[::-1],
+        lambda r: finished(r, constants=True)[::-1],
         "do not require grad are left",
     ),
     Wrong("order", "root alone", lambda r: [r], "some nodes are missing"),
-    Wrong("order", "names", lambda r: [n.name for n in _order(r)], "nodes themselves"),
-    Wrong("sweep", "replaced", _sweep(add="replace"), "not replaced"),
-    Wrong("sweep", "in place", _sweep(add="in place", shrink=_by_loop), "+= on an array"),
-    Wrong("sweep", "breadth first", _sweep(order=_breadth_first), "all of them are there"),
-    Wrong("sweep", "not shrunk", _sweep(shrink=lambda part, shape: part), "unbroadcast, at once"),
-    Wrong("sweep", "nothing freed", _sweep(free="nothing"), "sets saved = None"),
-    Wrong("sweep", "not refused", _sweep(check=False), "refuses to run"),
-    Wrong("sweep", "always freed", _sweep(free="always"), "can run again"),
-    Wrong("sweep", "everything freed", _sweep(free="all"), "can run again"),
+    Wrong("order", "names", lambda r: [n.name for n in order(r)], "nodes themselves"),
+    Wrong("sweep", "replaced", sweep_with(add="replace"), "not replaced"),
+    Wrong("sweep", "in place", sweep_with(add="in place", shrink=_by_loop), "+= on an array"),
+    Wrong("sweep", "breadth first", sweep_with(order=_breadth_first), "all of them are there"),
+    Wrong(
+        "sweep", "not shrunk", sweep_with(shrink=lambda part, shape: part), "unbroadcast, at once"
+    ),
+    Wrong("sweep", "nothing freed", sweep_with(free="nothing"), "sets saved = None"),
+    Wrong("sweep", "not refused", sweep_with(check=False), "refuses to run"),
+    Wrong("sweep", "always freed", sweep_with(free="always"), "can run again"),
+    Wrong("sweep", "everything freed", sweep_with(free="all"), "can run again"),
     Wrong(
         "sweep",
         "retained nothing",
-        lambda r, v, retain_graph=False: _sweep()(r, v),
+        lambda r, v, retain_graph=False: sweep_with()(r, v),
         "nothing is freed",
     ),
-    Wrong("sweep", "constants", _sweep(constants=True), "no constants"),
-    Wrong("sweep", "inner", _sweep(inner=True), "no inner nodes"),
+    Wrong("sweep", "constants", sweep_with(constants=True), "no constants"),
+    Wrong("sweep", "inner", sweep_with(inner=True), "no inner nodes"),
     Wrong(
         "sweep",
         "list",
-        lambda r, v, retain_graph=False: list(_sweep()(r, v).values()),
+        lambda r, v, retain_graph=False: list(sweep_with()(r, v).values()),
         "from leaf to cotangent",
     ),
     Wrong("deposit", "replaced", lambda g, c: c.copy(), "thrown away: backward adds"),
@@ -335,30 +203,30 @@ WRONG = [
         "the cotangent itself",
     ),
     Wrong("deposit", "no first", lambda g, c: g + c, "None"),
-    Wrong("engine", "replaces .grad", make_engine(deposit=lambda g, c: c.copy()), "it replaced it"),
+    Wrong("engine", "replaces .grad", engine_with(deposit=lambda g, c: c.copy()), "it replaced it"),
     Wrong(
         "engine",
         "swapped product",
-        make_engine(mul=lambda v, a, b: (v * a, v * b)),
+        engine_with(mul=lambda v, a, b: (v * a, v * b)),
         "operations does this",
     ),
     Wrong(
         "engine",
         "power",
-        make_engine(power=lambda n, v, x: (v * n * x**n,)),
+        engine_with(power=lambda n, v, x: (v * n * x**n,)),
         "operations does this",
     ),
     Wrong(
         "engine",
         "difference",
-        make_engine(minus=lambda v: (v, v)),
+        engine_with(minus=lambda v: (v, v)),
         "operations does this",
     ),
-    Wrong("engine", "sum", make_engine(total=lambda v: (v,)), "operations does this"),
-    Wrong("engine", "any v", make_engine(refuse=False), "v may be left out only"),
-    Wrong("engine", "never freed", make_engine(sweep=_sweep(free="nothing")), "must fail once"),
-    Wrong("engine", "repeats", make_engine(pick=_assigned), "operations does this"),
-    Wrong("engine", "an instance", make_engine()([1.0]), "last line"),
+    Wrong("engine", "sum", engine_with(total=lambda v: (v,)), "operations does this"),
+    Wrong("engine", "any v", engine_with(sizes=False), "v may be left out only"),
+    Wrong("engine", "never freed", engine_with(sweep=sweep_with(free="nothing")), "must fail once"),
+    Wrong("engine", "repeats", engine_with(pick=_assigned), "operations does this"),
+    Wrong("engine", "an instance", engine_with()([1.0]), "last line"),
     Wrong("own-op", "no rule", (np.exp, lambda v, x: v, X), "not the adjoint"),
     Wrong(
         "own-op",
@@ -387,17 +255,17 @@ RIGHT = [
             for p, w in zip(np.arange(np.prod(s)).reshape(s)[i].ravel(), np.ravel(v), strict=True)
         ),
     ),
-    Right("index-rule", "add.at", _scatter),
+    Right("index-rule", "add.at", scatter),
     Right("unbroadcast", "loop", _by_loop),
     Right("unbroadcast", "other", lambda v, s: _by_loop(v, s) + 0),
     Right("order", "by users", _waits_for_all),
-    Right("order", "tuple", lambda r: tuple(_order(r))),
-    Right("sweep", "by users", _sweep(order=_waits_for_all)),
-    Right("sweep", "loop", _sweep(shrink=_by_loop)),
+    Right("order", "tuple", lambda r: tuple(order(r))),
+    Right("sweep", "by users", sweep_with(order=_waits_for_all)),
+    Right("sweep", "loop", sweep_with(shrink=_by_loop)),
     Right("deposit", "in place", _in_place),
     Right("deposit", "zeros first", lambda g, c: (np.zeros_like(c) if g is None else g) + c),
-    Right("engine", "in place", make_engine(deposit=_in_place)),
-    Right("engine", "by users", make_engine(sweep=_sweep(order=_waits_for_all))),
+    Right("engine", "in place", engine_with(deposit=_in_place)),
+    Right("engine", "by users", engine_with(sweep=sweep_with(order=_waits_for_all))),
     Right("own-op", "running sum", (np.cumsum, lambda v, x: np.cumsum(v[::-1])[::-1], X)),
     Right("own-op", "norm", (np.linalg.norm, lambda v, x: v * x / np.linalg.norm(x), X)),
 ]

@@ -190,7 +190,7 @@ _WEIGH = Exercise(
                 "v.reshape(-1), as it is.",
             ),
             Misconception(
-                lambda v, J, x: J @ v.reshape(-1),
+                lambda v, J, x: (J @ v.reshape(-1)).reshape(x.shape),
                 "J v asks for one weight per column; v has one per row, and stands on the left.",
             ),
             Misconception(
@@ -201,10 +201,7 @@ _WEIGH = Exercise(
         hint="v belongs to the rows of J, so it stands on the left: v.reshape(-1) @ J.",
         praise="That is all that backward(v) means.",
     ),
-    crashes=(
-        ("size mismatch", "J v asks for one weight per column; v has one per row: v' J."),
-        ("mat1 and mat2", "lay v out as a vector first: v.reshape(-1) @ J."),
-    ),
+    crashes=(("mat1 and mat2", "lay v out as a vector first: v.reshape(-1) @ J."),),
 )
 
 
@@ -367,7 +364,7 @@ def _unusable(out: Any, again: Any, v: Any) -> Outcome | None:
         return wrong(
             "something in my_f left the graph (.detach(), .item(), torch.no_grad(), an integer), "
             "so backward sees no x at all.",
-            "my_f(x) does not require grad, although x does.",
+            f"x requires grad, and my_f(x).requires_grad is {out.requires_grad}.",
         )
     return None
 

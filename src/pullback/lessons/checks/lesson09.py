@@ -239,7 +239,6 @@ _LIFTED = Exercise(
         hint="J = diag(F'(D x)) D; one VJP of F with ones gives the whole diagonal.",
         praise="One product, whatever D is.",
     ),
-    crashes=(("size", "F is applied to D @ x: differentiate it there."),),
 )
 
 
@@ -280,10 +279,13 @@ def _judge_mine(answer: Any, own: Own) -> Outcome:
         has = f"{x.dtype}, {x.numel()} entries" if isinstance(x, Tensor) else shown(x)
         return wrong("my_x is a float64 tensor of at least 8 entries.", f"my_x is {has}.")
     x = x.detach().clone()
-    out = called(f, (x.clone(),), "On my_x, my_f")
+    out, again = (called(f, (x.clone(),), "On my_x, my_f") for _ in range(2))
     if not isinstance(out, Tensor) or out.numel() < 8:
         has = f"{out.numel()} entries" if isinstance(out, Tensor) else shown(out)
         return wrong("my_f returns a tensor of at least 8 entries.", f"It gave {has}.")
+    apart = difference(again, out)
+    if apart:
+        return wrong("my_f gives other numbers each time it is called.", f"Called twice: {apart}")
     try:
         plan = pb.plan_jacobian(f, x)
         pb.verify(f, x, plan=plan)
@@ -295,11 +297,7 @@ def _judge_mine(answer: Any, own: Own) -> Outcome:
         return wrong("no entry of J can be nonzero: my_f does not depend on x.", told)
     if 4 * count > fewest:
         return wrong(_dense_hint(plan), told)
-    dense = pb.jacobian(f)(x).reshape(plan.pattern.shape)
-    apart = difference(pb.jacobian(f, plan=plan)(x).to_dense(), dense)
-    if apart:
-        return wrong("my_f gives other numbers each time it is called.", apart)
-    return right(f"{told} Compared with the dense Jacobian: equal.")
+    return right(f"{told} Verified against autograd at my_x and near by.")
 
 
 def _dense_hint(plan: pb.Plan) -> str:

@@ -188,15 +188,14 @@ def _judge_deposit(answer: Any, own: Own) -> Outcome:
 
 def _alone(answer: Any) -> Outcome:
     cotangent = np.array([1.0, -2.0])
-    kept = called(answer, (None, cotangent), "On grad None, cotangent [1, -2], it")
-    answer(kept, np.array([10.0, 20.0]))
-    if not np.array_equal(cotangent, [1.0, -2.0]) or np.shares_memory(kept, cotangent):
-        return wrong(
-            "the first .grad must be a copy: another leaf, or the caller's v, may hold this array.",
-            "The first .grad and the cotangent share their numbers: a change to one shows in the "
-            "other.",
-        )
-    return right("Added, and nobody else's array.")
+    kept = np.asarray(called(answer, (None, cotangent), "On grad None, cotangent [1, -2], it"))
+    if not np.shares_memory(kept, cotangent):
+        return right("Added, and nobody else's array.")
+    kept += [10.0, 20.0]
+    return wrong(
+        "the first .grad must be a copy: another leaf, or the caller's v, may hold this array.",
+        f"[10, 20] added to the first .grad in place makes the cotangent {shown(cotangent)}.",
+    )
 
 
 def _judge_own(answer: Any, own: Own) -> Outcome:
