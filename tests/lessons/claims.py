@@ -80,4 +80,8 @@ CLAIMS = [
     Claim("especially with normalized v: exactly, only then", 6, "proof raw"),
     Claim("why: exactly, a total is v . (J 1), an average of row sums", 6, "proof rowsums"),
     Claim("constant: exactly, where row sums are equal, and only there", 6, "proof edges"),
+    # Promised for later
+    Claim(
+        "sensitivity analysis: here, of a trained model, in comparable units", 10, "proof elastic"
+    ),
 ]

@@ -146,6 +146,12 @@ WRONG = [
     Wrong("elasticity", "y by columns", lambda f, x: scaled(f, x) / f(x), "belongs to row i"),
     Wrong("elasticity", "transposed", lambda f, x: elastic(f, x).T, "this is transposed"),
     Wrong("elasticity", "hundred", lambda f, x: 100 * elastic(f, x), "the two hundreds cancel"),
+    Wrong(
+        "elasticity",
+        "transposed, then divided",
+        lambda f, x: scaled(f, x).T / f(x)[:, None],
+        "y[i] belongs to row i",
+    ),
     Wrong("elasticity", "row sums", lambda f, x: elastic(f, x).sum(1), "J[i, j] * x[j] / y[i]"),
     Wrong("predicted", "second run", second_run, "the true change"),
     Wrong(

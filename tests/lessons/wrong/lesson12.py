@@ -113,6 +113,18 @@ class HalfSaved(_Keeps, Function):
         return _into_row(ctx, *ctx.saved_tensors, ctx.s, v)
 
 
+class HalfUnpacked(_Keeps, Function):
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, _, ctx.a = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx, v):
+        x, s = ctx.saved_tensors
+        return _into_row(ctx, x, s, v)
+
+
 class Slopes(Function):
     @staticmethod
     def forward(ctx, x, s, a):
@@ -291,6 +303,19 @@ WRONG = [
         gain(lambda *a: (_into_row(*a)[1], _into_row(*a)[0], None)),
         "the gradient of x comes first",
     ),
+    Wrong(
+        "function",
+        "sign",
+        gain(lambda *a: (-_parts(*a)[0], *_into_row(*a)[1:])),
+        "s gets a x ** 2 v, summed",
+    ),
+    Wrong(
+        "function",
+        "s as a row",
+        gain(lambda ctx, x, s, v: (2 * ctx.a * x * s * v, (ctx.a * x**2 * v).sum(1), None)),
+        "the column that scales the rows",
+    ),
+    Wrong("function", "half unpacked", HalfUnpacked, "is not what backward unpacks"),
     Wrong("function", "writes into v", gain(_in_place), "never into it"),
     Wrong("function", "attributes", Attributes, "ctx.save_for_backward"),
     Wrong("function", "half saved", HalfSaved, "s was kept as an attribute"),

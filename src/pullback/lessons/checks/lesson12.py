@@ -271,8 +271,7 @@ def _second_derivative(apply: Any) -> Outcome | None:
     return wrong(
         "backward uses something that was computed in forward, or without a graph, and counts as a "
         "constant. Save x and s, and compute the slope from them in backward.",
-        "Differentiated twice, the gradients of (x, s) of <backward(v), 1> are wrong or missing. "
-        + apart,
+        f"Differentiated twice, the gradients of (x, s) of <backward(v), 1> are not right. {apart}",
     )
 
 
