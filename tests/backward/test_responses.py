@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import pullback as pb
+from pullback.backward import asking
 from pullback.backward.questions import answered
+from pullback.sparse.dependence import Dependence
 from tests.backward.pages import decoded, expected, followed, weights_of
 from tests.backward.programs import PROGRAMS
 
@@ -191,6 +195,52 @@ def test_a_dense_large_output_is_followed_row_by_row() -> None:
     torch.testing.assert_close(torch.from_numpy(found).float(), wanted.reshape(-1))
     vectors = document["basis"]["vectors"]
     assert decoded(vectors["starts"])[1] == 300
+
+
+LARGE_LEAF = """
+import resource, torch, pullback as pb
+table = torch.nn.Embedding(5000, 64)
+out = table(torch.tensor([7])).exp()
+record = pb.record(out, torch.ones_like(out))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert record.document()["basis"]["kind"] == "elements"
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+def test_the_answers_of_a_large_leaf_are_held_without_their_zeros() -> None:
+    """64 answers of 320,000 entries, twice: 328 MB where each is held as it comes."""
+    command = [sys.executable, "-W", "error", "-c", LARGE_LEAF]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert int(done.stdout) < 160_000
+
+
+def test_looks_over_too_many_entries_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(20, 20, requires_grad=True)
+    y = x[:3, :3].exp()
+    record = pb.record(y, torch.ones(3, 3), inputs={"x": x})
+    assert "at the leaves only" not in record.document()["basis"]["reason"]
+    monkeypatch.setattr(asking, "_ENTRIES", 9 * 400)
+    assert "at the leaves only" in record.document()["basis"]["reason"]
+
+
+def test_a_jacobian_too_large_for_a_page_is_not_written_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An output of 64 x 10 and a million weights have a pattern of 640 million entries."""
+
+    def forbidden(*_: Any) -> None:
+        raise AssertionError
+
+    x = torch.randn(80, 80, requires_grad=True)
+    y = (x @ x).exp()
+    record = pb.record(y, torch.ones(80, 80), inputs={"x": x})
+    monkeypatch.setattr(Dependence, "to_flipped_pattern", forbidden)
+    document = record.document()
+    assert (document["basis"]["kind"], document["structure"]) == ("chosen", None)
+    with pytest.raises(AssertionError):
+        pb.jacobian_of(y, x)
 
 
 def test_nothing_fits_into_no_bytes() -> None:

@@ -19,14 +19,16 @@ from .looks import run_looks
 from .outcome import Job
 from .quantities import Place, Quantities, places, quantities_of, size_of
 from .record import BackwardRecord
-from .responses import Responses, Rows, Vector, rows_of
+from .responses import Responses, Rows, SparseRow, Vector, rows_of, sparse_row
 from .structure import Known, jacobian_values
 
-# Cotangents of a basis times the nodes that each of them passes; a node takes some 50 us.
+# Cotangents of a basis times the nodes that each of them passes, some 50 us each, and times the
+# entries, some 5 ns each: a page is written within a few seconds.
 _VISITS = 20_000
+_ENTRIES = 1 << 29
 _ELEMENTS = 4096
 _ROWS = 64
-_ENTRY_BYTES = 12
+ENTRY_BYTES = 12
 
 
 class GoneError(Exception):
@@ -50,23 +52,27 @@ def answers(job: Job, record: BackwardRecord, budget: int, known: Known | None) 
     """As much as ``budget`` bytes hold: every quantity for every output element, or the deposits
     alone, or every quantity for a few cotangents."""
     elements = sum(tensor.numel() for tensor in job.out.tensors)
-    nodes = max(1, len(record.nodes))
-    if elements <= _ELEMENTS and elements * nodes <= _VISITS:
+    if elements <= _ELEMENTS and _affordable(record, elements):
         try:
             return _by_looks(job, record, _Basis("elements", (), None, elements), budget)
         except _TooLarge:
             pass
-    if known is not None and known.plan.pattern.nnz * _ENTRY_BYTES <= budget:
+    if known is not None and known.plan.pattern.nnz * ENTRY_BYTES <= budget:
         of = _deposits_alone(job, record, known)
         reason = "what passes between would not fit, so the page follows v at the leaves only"
         return Responses("elements", of=of, reason=reason)
-    few = _chosen(job, record, nodes)
+    few = _chosen(job, record)
     try:
         found = _by_looks(job, record, few, budget)
     except _TooLarge:
         raise GoneError(f"the answers would take more than {budget:,} bytes") from None
     reason = f"{elements:,} output elements are too many for one cotangent each"
     return Responses(found.kind, found.names, found.vectors, found.of, reason=reason)
+
+
+def _affordable(record: BackwardRecord, looks: int) -> bool:
+    entries = quantities_of(record).entries
+    return looks * max(1, len(record.nodes)) <= _VISITS and looks * entries <= _ENTRIES
 
 
 def flat(cotangent: Cotangent) -> Vector:
@@ -90,7 +96,7 @@ def same_course(record: BackwardRecord, seen: BackwardRecord) -> bool:
 
 def _by_looks(job: Job, record: BackwardRecord, basis: _Basis, budget: int) -> Responses:
     known = quantities_of(record)
-    parts: list[list[Vector]] = [[] for _ in known.items]
+    parts: list[list[SparseRow]] = [[] for _ in known.items]
     held = 0
 
     def take(seen: BackwardRecord) -> None:
@@ -102,16 +108,17 @@ def _by_looks(job: Job, record: BackwardRecord, basis: _Basis, budget: int) -> R
             found = flat(now[place])
             if not np.isfinite(found).all():
                 raise GoneError("a local derivative is not finite here, and 0 times it is not 0")
-            parts[number].append(found)
-            held += _ENTRY_BYTES * int(np.count_nonzero(found))
+            parts[number].append(sparse_row(found))
+            held += ENTRY_BYTES * len(parts[number][-1].indices)
         if held > budget and len(parts[0]) <= basis.size:
             raise _TooLarge
 
     weights = _trial_weights(basis.size)
     run_looks(job, _cotangents(job, basis, weights), take)
-    trial = [rows.pop() for rows in parts]
+    widths = [size_of(item) for item in known.items]
+    trial = [rows.pop().dense(width) for rows, width in zip(parts, widths, strict=True)]
     of = {
-        number: rows_of(rows, _stored(known.items[number]), size_of(known.items[number]))
+        number: rows_of(rows, _stored(known.items[number]), widths[number])
         for number, rows in enumerate(parts)
     }
     for number, rows in of.items():
@@ -120,7 +127,7 @@ def _by_looks(job: Job, record: BackwardRecord, basis: _Basis, budget: int) -> R
     vectors = None
     if basis.vectors is not None:
         width = sum(tensor.numel() for tensor in job.out.tensors)
-        vectors = rows_of(list(basis.vectors), np.float64, width)
+        vectors = rows_of([sparse_row(v) for v in basis.vectors], np.float64, width)
     return Responses(basis.kind, basis.names, vectors, of)
 
 
@@ -148,11 +155,11 @@ def _cotangents(job: Job, basis: _Basis, trial: Vector) -> Iterator[tuple[Tensor
         )
 
 
-def _chosen(job: Job, record: BackwardRecord, nodes: int) -> _Basis:
+def _chosen(job: Job, record: BackwardRecord) -> _Basis:
     """The recorded cotangent, row by row where the outputs have few rows."""
     recorded = _recorded(record)
     rows = [len(t) if t.ndim > 1 else 1 for t in job.out.tensors]
-    if sum(rows) > _ROWS or sum(rows) * nodes > _VISITS:
+    if sum(rows) > _ROWS or not _affordable(record, sum(rows)):
         rows = [1 for _ in rows]
     names: list[str] = []
     vectors: list[Vector] = []

@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import _checks, _torch
 from .._checks import Leaves
 from .._trees import flatten
-from .asking import GoneError, answers, flat, same_course
+from .asking import ENTRY_BYTES, GoneError, answers, flat, same_course
 from .events import Key
 from .graph import walk
 from .looks import run_looks
@@ -48,7 +48,7 @@ class Live:
             self._askable(record, anyway)
             job = self._job(record)
             with _torch.untouched(job.graph.children_of):
-                known = plan_of(job)
+                known = plan_of(job, budget // ENTRY_BYTES)
                 found = answers(job, record, budget, known)
         except GoneError as reason:
             return Responses("none", reason=str(reason))
