@@ -55,6 +55,24 @@ def test_the_page_follows_every_cotangent_or_says_why_not(name: str) -> None:
         assert np.abs(found[number] - values).max(initial=0.0) <= 2e-4 * scale, number
 
 
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_page_shows_the_deposits_themselves(name: str) -> None:
+    built = PROGRAMS[name]()
+    outputs = [t for t in as_list(built.outputs) if t.requires_grad]
+    try:
+        record = pb.record(outputs, cotangents(outputs, 1), inputs=built.leaves)
+    except (pb.UnsupportedError, pb.GraphError):
+        pytest.skip("a look is refused here")
+    document = record.document(editable=False)
+    for leaf, told in zip(record.leaves, document["leaves"], strict=True):
+        assert (told["deposit"] is None) == (leaf.key not in record.deposits)
+        if told["deposit"] is not None:
+            found = decoded(document["quantities"][told["deposit"]]["values"])
+            deposit = record.deposits[leaf.key].to_dense()
+            wanted = deposit.abs() if deposit.is_complex() else deposit
+            assert np.array_equal(found, wanted.double().reshape(-1).numpy(), equal_nan=True)
+
+
 def test_most_programs_can_be_followed() -> None:
     """The law above would hold for a page that never follows."""
     kinds = {}
