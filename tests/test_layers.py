@@ -61,6 +61,7 @@ BACKWARD: tuple[str, ...] = (
     "outcome",
     "looks",
     "structure",
+    "bounds",
     "asking",
     "live",
     "questions",

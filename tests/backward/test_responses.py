@@ -31,6 +31,11 @@ def cotangents(outputs: list[Tensor], seed: int) -> list[Tensor]:
     return [torch.randn(t.shape, generator=made, dtype=t.real.dtype).to(t.dtype) for t in outputs]
 
 
+# Short floats round more; the bias before a normalisation receives nothing but rounding.
+ROUNDING = {"autocast": 0.05, "dtype_casts": 0.01}
+NOISE = {"convolution_with_batch_norm": 1e-4}
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_page_follows_every_cotangent_or_says_why_not(name: str) -> None:
     built = PROGRAMS[name]()
@@ -52,7 +57,8 @@ def test_the_page_follows_every_cotangent_or_says_why_not(name: str) -> None:
     assert set(found) == set(range(len(document["quantities"])))
     for number, values in wanted.items():
         scale = np.abs(values).max(initial=1e-30)
-        assert np.abs(found[number] - values).max(initial=0.0) <= 2e-4 * scale, number
+        most = ROUNDING.get(name, 2e-4) * scale + NOISE.get(name, 0.0)
+        assert np.abs(found[number] - values).max(initial=0.0) <= most, number
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -73,6 +79,33 @@ def test_the_page_shows_the_deposits_themselves(name: str) -> None:
             assert np.array_equal(found, wanted.double().reshape(-1).numpy(), equal_nan=True)
 
 
+@pytest.mark.parametrize("name", ["convolution_with_batch_norm", "autocast", "dtype_casts"])
+def test_rounding_is_not_taken_for_a_backward_that_is_not_linear(name: str) -> None:
+    """The bias before a normalisation receives rounding alone; short floats lie on the way."""
+    built = PROGRAMS[name]()
+    outputs = as_list(built.outputs)
+    record = pb.record(outputs, cotangents(outputs, 1), inputs=built.leaves)
+    assert record.document()["basis"]["kind"] == "elements"
+
+
+class Off(torch.autograd.Function):
+    """Linear but for one part in a thousand of its largest entries."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * grad + 2e-3 * grad * (grad.abs() > 50)
+
+
+def test_what_is_more_than_rounding_is_seen() -> None:
+    x = torch.ones(30, requires_grad=True)
+    y = Off.apply(x * 1)
+    assert "not linear in its cotangent" in reason_of(pb.record(y, torch.ones(30)))
+
+
 def test_most_programs_can_be_followed() -> None:
     """The law above would hold for a page that never follows."""
     kinds = {}
@@ -85,8 +118,13 @@ def test_most_programs_can_be_followed() -> None:
             continue
         kinds[name] = seen.document(editable=True)["basis"]["kind"]
     left = {name for name, kind in kinds.items() if kind == "none"}
-    assert len(left) <= len(kinds) / 4, left
-    assert "tutorial" not in left
+    assert left <= {
+        "complex_numbers",
+        "complex_output",
+        "checkpointed_with_a_fresh_draw",
+        "hooks_that_change_values",
+        "node_hooks",
+    }
 
 
 def reason_of(record: pb.BackwardRecord, **options: Any) -> str:

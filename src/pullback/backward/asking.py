@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .bounds import Bounds
 from .events import Cotangent, PassData
 from .looks import run_looks
 from .outcome import Job
@@ -121,9 +122,9 @@ def _by_looks(job: Job, record: BackwardRecord, basis: _Basis, budget: int) -> R
         number: rows_of(rows, _stored(known.items[number]), widths[number])
         for number, rows in enumerate(parts)
     }
-    for number, rows in of.items():
-        _same(rows, weights, trial[number], known.items[number])
-    _gives_back(known, of, _recorded_weights(record, basis))
+    bounds = Bounds(record, known)
+    _add_up(of, weights, dict(enumerate(trial)), bounds)
+    _gives_back(known, of, _recorded_weights(record, basis), bounds)
     vectors = None
     if basis.vectors is not None:
         width = sum(tensor.numel() for tensor in job.out.tensors)
@@ -190,27 +191,25 @@ def _recorded_weights(record: PassData, basis: _Basis) -> Vector:
     return np.array([float(recorded[vector != 0].any()) for vector in basis.vectors])
 
 
-def _gives_back(known: Quantities, of: dict[int, Rows], weights: Vector) -> None:
-    for number, rows in of.items():
-        seen = known.items[number]
-        if seen.values is not None:
-            _same(rows, weights, array(seen.values), seen)
+def _gives_back(known: Quantities, of: dict[int, Rows], weights: Vector, bounds: Bounds) -> None:
+    """The answers, so weighed, must add up to what was recorded."""
+    values = [item.values for item in known.items]
+    kept = {number: array(tensor) for number, tensor in enumerate(values) if tensor is not None}
+    _add_up(of, weights, kept, bounds)
 
 
-def _same(rows: Rows, weights: Vector, expected: Vector, like: Cotangent) -> None:
-    size = rows.combined(weights, magnitude=True).max(initial=0.0)
-    gap = np.abs(rows.combined(weights) - expected).max(initial=0.0)
-    if not gap <= _rounding(like) * size + 1e-300:
-        raise GoneError(
-            "the answers to single cotangents do not add up to the pass: the backward is not "
-            "linear in its cotangent, or a tensor has changed since it was recorded"
-        )
-
-
-def _rounding(cotangent: Cotangent) -> float:
-    """Of sums that cancel on the way, relative to the largest term."""
-    own = torch.finfo(getattr(torch, cotangent.dtype)).eps
-    return 2048 * own if own < 1e-6 else 32 * own
+def _add_up(
+    of: dict[int, Rows], weights: Vector, expected: dict[int, Vector], bounds: Bounds
+) -> None:
+    for number in of.keys() & expected.keys():
+        rows = of[number]
+        size = rows.combined(weights, magnitude=True).max(initial=0.0)
+        gap = np.abs(rows.combined(weights) - expected[number]).max(initial=0.0)
+        if not gap <= bounds.of(number, size, expected):
+            raise GoneError(
+                "the answers to single cotangents do not add up to the pass: the backward is not "
+                "linear in its cotangent, or a tensor has changed since it was recorded"
+            )
 
 
 def _stored(cotangent: Cotangent) -> type[np.floating]:
@@ -239,5 +238,5 @@ def _deposits_alone(job: Job, record: BackwardRecord, known: Known) -> dict[int,
             stored = values[inside].astype(_stored(quantities.items[number]))
             of[number] = Rows(starts, (columns[inside] - first).astype(np.int32), stored, size)
         first += size
-    _gives_back(quantities, of, _recorded(record))
+    _gives_back(quantities, of, _recorded(record), Bounds(record, quantities))
     return of
