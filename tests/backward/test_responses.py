@@ -215,6 +215,27 @@ def test_complex_tensors_are_not_followed() -> None:
     assert "linear over the reals only" in reason_of(pb.record(y, torch.ones_like(y)))
 
 
+def test_what_is_complex_on_the_way_stays_as_recorded() -> None:
+    """The page shows moduli, which do not add up; the real tensors at both ends are followed."""
+    torch.manual_seed(0)
+    x = torch.randn(4, requires_grad=True)
+    y = torch.fft.fft(x).abs()
+    record = pb.record(y, torch.ones(4), inputs={"x": x})
+    document = record.document()
+    assert document["basis"]["kind"] == "elements"
+    held = {int(number) for number in document["responses"]}
+    dtypes = [quantity["dtype"] for quantity in document["quantities"]]
+    assert held == {number for number, dtype in enumerate(dtypes) if "complex" not in dtype}
+    v = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    (wanted,) = torch.autograd.grad(y, x, v, retain_graph=True)
+    deposit = document["leaves"][0]["deposit"]
+    found = followed(document, weights_of([v]))[deposit]
+    torch.testing.assert_close(torch.from_numpy(found).float(), wanted)
+    answer = answered(record, {"v": [[1.0] * 4]})["values"]
+    for number, values in expected(document).items():
+        assert np.allclose(decoded(answer[str(number)]), values, rtol=1e-5, atol=1e-6)
+
+
 def test_a_record_read_from_a_file_has_no_graph() -> None:
     x = torch.ones(3, requires_grad=True)
     y = x.exp()

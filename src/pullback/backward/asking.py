@@ -82,9 +82,11 @@ def flat(cotangent: Cotangent) -> Vector:
 
 
 def array(tensor: Tensor) -> Vector:
-    """The entries in C order, in float64."""
+    """The entries in C order, in float64; of complex ones their moduli, as a page shows them."""
     dense = tensor.to_dense() if tensor.layout is not torch.strided else tensor
-    values: Vector = dense.detach().cpu().resolve_neg().double().reshape(-1).numpy()
+    dense = dense.detach().cpu().resolve_conj().resolve_neg()
+    dense = dense.abs() if dense.is_complex() else dense
+    values: Vector = dense.double().reshape(-1).numpy()
     return values
 
 
@@ -97,33 +99,37 @@ def same_course(record: BackwardRecord, seen: BackwardRecord) -> bool:
 
 def _by_looks(job: Job, record: BackwardRecord, basis: _Basis, budget: int) -> Responses:
     known = quantities_of(record)
-    parts: list[list[SparseRow]] = [[] for _ in known.items]
-    held = 0
+    parts: dict[int, list[SparseRow]] = {
+        # A page shows the moduli of what is complex, and they do not add up.
+        number: [] for number, item in enumerate(known.items) if "complex" not in item.dtype
+    }
+    held = looks = 0
 
     def take(seen: BackwardRecord) -> None:
-        nonlocal held
+        nonlocal held, looks
+        looks += 1
         if not same_course(record, seen):
             raise GoneError("the graph is another one than was recorded")
         now = dict(places(seen))
-        for number, place in enumerate(known.first):
-            found = flat(now[place])
+        for number, rows in parts.items():
+            found = flat(now[known.first[number]])
             if not np.isfinite(found).all():
                 raise GoneError("a local derivative is not finite here, and 0 times it is not 0")
-            parts[number].append(sparse_row(found))
-            held += ENTRY_BYTES * len(parts[number][-1].indices)
-        if held > budget and len(parts[0]) <= basis.size:
+            rows.append(sparse_row(found))
+            held += ENTRY_BYTES * len(rows[-1].indices)
+        if held > budget and looks <= basis.size:
             raise _TooLarge
 
     weights = _trial_weights(basis.size)
     run_looks(job, _cotangents(job, basis, weights), take)
     widths = [size_of(item) for item in known.items]
-    trial = [rows.pop().dense(width) for rows, width in zip(parts, widths, strict=True)]
+    trial = {number: rows.pop().dense(widths[number]) for number, rows in parts.items()}
     of = {
         number: rows_of(rows, _stored(known.items[number]), widths[number])
-        for number, rows in enumerate(parts)
+        for number, rows in parts.items()
     }
     bounds = Bounds(record, known)
-    _add_up(of, weights, dict(enumerate(trial)), bounds)
+    _add_up(of, weights, trial, bounds)
     _gives_back(known, of, _recorded_weights(record, basis), bounds)
     vectors = None
     if basis.vectors is not None:
