@@ -320,6 +320,14 @@ def test_a_jacobian_too_large_for_a_page_is_not_written_out(
         pb.jacobian_of(y, x)
 
 
+def test_an_output_that_no_page_draws_is_not_asked_for() -> None:
+    x = torch.randn(300, 300, requires_grad=True)
+    y = x.tanh() * x
+    record = pb.record(y, torch.ones(300, 300), inputs={"x": x}, keep="tensors")
+    assert reason_of(record) == "an output has more than 65,536 entries, which no page draws"
+    assert record.document()["responses"] == {}
+
+
 def test_nothing_fits_into_no_bytes() -> None:
     x = torch.randn(4, requires_grad=True)
     y = x.exp()
