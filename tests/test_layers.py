@@ -62,6 +62,7 @@ BACKWARD: tuple[str, ...] = (
     "outcome",
     "looks",
     "structure",
+    "bounds",
     "asking",
     "live",
     "questions",

@@ -81,12 +81,16 @@ def _nodes_behind(outputs: Leaves) -> set[Node]:
 
 
 def plan_of_graph(
-    caller: str, rows: Leaves, columns: Leaves, chunk_size: int | None = None
+    caller: str,
+    rows: Leaves,
+    columns: Leaves,
+    chunk_size: int | None = None,
+    at_most: int | None = None,
 ) -> tuple[Plan, Existing]:
     """The plan for the graph from ``columns`` to ``rows``, good at this very point, and its
-    products."""
+    products. Raises TooManyEntriesError for a Jacobian of more than ``at_most`` entries."""
     source = Existing(rows.tensors, columns.tensors)
-    detection, _, note = pattern_here(caller, source)
+    detection, _, note = pattern_here(caller, source, at_most)
     choice = choose(detection.pattern, "auto", forward="the backward alone is known")
     each = sum(t.numel() * t.element_size() for t in (*rows.tensors, *columns.tensors))
     plan = Plan(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import pullback as pb
+from pullback.backward import asking
 from pullback.backward.questions import answered
+from pullback.sparse.dependence import Dependence
 from tests.backward.pages import decoded, expected, followed, weights_of
 from tests.backward.programs import PROGRAMS
 
@@ -25,6 +29,11 @@ def as_list(outputs: Any) -> list[Tensor]:
 def cotangents(outputs: list[Tensor], seed: int) -> list[Tensor]:
     made = torch.Generator().manual_seed(seed)
     return [torch.randn(t.shape, generator=made, dtype=t.real.dtype).to(t.dtype) for t in outputs]
+
+
+# Short floats round more; the bias before a normalisation receives nothing but rounding.
+ROUNDING = {"autocast": 0.05, "dtype_casts": 0.01}
+NOISE = {"convolution_with_batch_norm": 1e-4}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -48,7 +57,53 @@ def test_the_page_follows_every_cotangent_or_says_why_not(name: str) -> None:
     assert set(found) == set(range(len(document["quantities"])))
     for number, values in wanted.items():
         scale = np.abs(values).max(initial=1e-30)
-        assert np.abs(found[number] - values).max(initial=0.0) <= 2e-4 * scale, number
+        most = ROUNDING.get(name, 2e-4) * scale + NOISE.get(name, 0.0)
+        assert np.abs(found[number] - values).max(initial=0.0) <= most, number
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_page_shows_the_deposits_themselves(name: str) -> None:
+    built = PROGRAMS[name]()
+    outputs = [t for t in as_list(built.outputs) if t.requires_grad]
+    try:
+        record = pb.record(outputs, cotangents(outputs, 1), inputs=built.leaves)
+    except (pb.UnsupportedError, pb.GraphError):
+        pytest.skip("a look is refused here")
+    document = record.document(editable=False)
+    for leaf, told in zip(record.leaves, document["leaves"], strict=True):
+        assert (told["deposit"] is None) == (leaf.key not in record.deposits)
+        if told["deposit"] is not None:
+            found = decoded(document["quantities"][told["deposit"]]["values"])
+            deposit = record.deposits[leaf.key].to_dense()
+            wanted = deposit.abs() if deposit.is_complex() else deposit
+            assert np.array_equal(found, wanted.double().reshape(-1).numpy(), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["convolution_with_batch_norm", "autocast", "dtype_casts"])
+def test_rounding_is_not_taken_for_a_backward_that_is_not_linear(name: str) -> None:
+    """The bias before a normalisation receives rounding alone; short floats lie on the way."""
+    built = PROGRAMS[name]()
+    outputs = as_list(built.outputs)
+    record = pb.record(outputs, cotangents(outputs, 1), inputs=built.leaves)
+    assert record.document()["basis"]["kind"] == "elements"
+
+
+class Off(torch.autograd.Function):
+    """Linear but for one part in a thousand of its largest entries."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * grad + 2e-3 * grad * (grad.abs() > 50)
+
+
+def test_what_is_more_than_rounding_is_seen() -> None:
+    x = torch.ones(30, requires_grad=True)
+    y = Off.apply(x * 1)
+    assert "not linear in its cotangent" in reason_of(pb.record(y, torch.ones(30)))
 
 
 def test_most_programs_can_be_followed() -> None:
@@ -63,8 +118,13 @@ def test_most_programs_can_be_followed() -> None:
             continue
         kinds[name] = seen.document(editable=True)["basis"]["kind"]
     left = {name for name, kind in kinds.items() if kind == "none"}
-    assert len(left) <= len(kinds) / 4, left
-    assert "tutorial" not in left
+    assert left <= {
+        "complex_numbers",
+        "complex_output",
+        "checkpointed_with_a_fresh_draw",
+        "hooks_that_change_values",
+        "node_hooks",
+    }
 
 
 def reason_of(record: pb.BackwardRecord, **options: Any) -> str:
@@ -155,6 +215,27 @@ def test_complex_tensors_are_not_followed() -> None:
     assert "linear over the reals only" in reason_of(pb.record(y, torch.ones_like(y)))
 
 
+def test_what_is_complex_on_the_way_stays_as_recorded() -> None:
+    """The page shows moduli, which do not add up; the real tensors at both ends are followed."""
+    torch.manual_seed(0)
+    x = torch.randn(4, requires_grad=True)
+    y = torch.fft.fft(x).abs()
+    record = pb.record(y, torch.ones(4), inputs={"x": x})
+    document = record.document()
+    assert document["basis"]["kind"] == "elements"
+    held = {int(number) for number in document["responses"]}
+    dtypes = [quantity["dtype"] for quantity in document["quantities"]]
+    assert held == {number for number, dtype in enumerate(dtypes) if "complex" not in dtype}
+    v = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    (wanted,) = torch.autograd.grad(y, x, v, retain_graph=True)
+    deposit = document["leaves"][0]["deposit"]
+    found = followed(document, weights_of([v]))[deposit]
+    torch.testing.assert_close(torch.from_numpy(found).float(), wanted)
+    answer = answered(record, {"v": [[1.0] * 4]})["values"]
+    for number, values in expected(document).items():
+        assert np.allclose(decoded(answer[str(number)]), values, rtol=1e-5, atol=1e-6)
+
+
 def test_a_record_read_from_a_file_has_no_graph() -> None:
     x = torch.ones(3, requires_grad=True)
     y = x.exp()
@@ -191,6 +272,60 @@ def test_a_dense_large_output_is_followed_row_by_row() -> None:
     torch.testing.assert_close(torch.from_numpy(found).float(), wanted.reshape(-1))
     vectors = document["basis"]["vectors"]
     assert decoded(vectors["starts"])[1] == 300
+
+
+LARGE_LEAF = """
+import resource, torch, pullback as pb
+table = torch.nn.Embedding(5000, 64)
+out = table(torch.tensor([7])).exp()
+record = pb.record(out, torch.ones_like(out))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert record.document()["basis"]["kind"] == "elements"
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+def test_the_answers_of_a_large_leaf_are_held_without_their_zeros() -> None:
+    """64 answers of 320,000 entries, twice: 328 MB where each is held as it comes."""
+    command = [sys.executable, "-W", "error", "-c", LARGE_LEAF]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert int(done.stdout) < 160_000
+
+
+def test_looks_over_too_many_entries_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(20, 20, requires_grad=True)
+    y = x[:3, :3].exp()
+    record = pb.record(y, torch.ones(3, 3), inputs={"x": x})
+    assert "at the leaves only" not in record.document()["basis"]["reason"]
+    monkeypatch.setattr(asking, "_ENTRIES", 9 * 400)
+    assert "at the leaves only" in record.document()["basis"]["reason"]
+
+
+def test_a_jacobian_too_large_for_a_page_is_not_written_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An output of 64 x 10 and a million weights have a pattern of 640 million entries."""
+
+    def forbidden(*_: Any) -> None:
+        raise AssertionError
+
+    x = torch.randn(80, 80, requires_grad=True)
+    y = (x @ x).exp()
+    record = pb.record(y, torch.ones(80, 80), inputs={"x": x})
+    monkeypatch.setattr(Dependence, "to_flipped_pattern", forbidden)
+    document = record.document()
+    assert (document["basis"]["kind"], document["structure"]) == ("chosen", None)
+    with pytest.raises(AssertionError):
+        pb.jacobian_of(y, x)
+
+
+def test_an_output_that_no_page_draws_is_not_asked_for() -> None:
+    x = torch.randn(300, 300, requires_grad=True)
+    y = x.tanh() * x
+    record = pb.record(y, torch.ones(300, 300), inputs={"x": x}, keep="tensors")
+    assert reason_of(record) == "an output has more than 65,536 entries, which no page draws"
+    assert record.document()["responses"] == {}
 
 
 def test_nothing_fits_into_no_bytes() -> None:

@@ -14,19 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .bounds import Bounds
 from .events import Cotangent, PassData
 from .looks import run_looks
 from .outcome import Job
 from .quantities import Place, Quantities, places, quantities_of, size_of
 from .record import BackwardRecord
-from .responses import Responses, Rows, Vector, rows_of
+from .responses import Responses, Rows, SparseRow, Vector, rows_of, sparse_row
 from .structure import Known, jacobian_values
 
-# Cotangents of a basis times the nodes that each of them passes; a node takes some 50 us.
+# Cotangents of a basis times the nodes that each of them passes, some 50 us each, and times the
+# entries, some 5 ns each: a page is written within a few seconds.
 _VISITS = 20_000
+_ENTRIES = 1 << 29
 _ELEMENTS = 4096
 _ROWS = 64
-_ENTRY_BYTES = 12
+ENTRY_BYTES = 12
 
 
 class GoneError(Exception):
@@ -50,17 +53,16 @@ def answers(job: Job, record: BackwardRecord, budget: int, known: Known | None) 
     """As much as ``budget`` bytes hold: every quantity for every output element, or the deposits
     alone, or every quantity for a few cotangents."""
     elements = sum(tensor.numel() for tensor in job.out.tensors)
-    nodes = max(1, len(record.nodes))
-    if elements <= _ELEMENTS and elements * nodes <= _VISITS:
+    if elements <= _ELEMENTS and _affordable(record, elements):
         try:
             return _by_looks(job, record, _Basis("elements", (), None, elements), budget)
         except _TooLarge:
             pass
-    if known is not None and known.plan.pattern.nnz * _ENTRY_BYTES <= budget:
+    if known is not None and known.plan.pattern.nnz * ENTRY_BYTES <= budget:
         of = _deposits_alone(job, record, known)
         reason = "what passes between would not fit, so the page follows v at the leaves only"
         return Responses("elements", of=of, reason=reason)
-    few = _chosen(job, record, nodes)
+    few = _chosen(job, record)
     try:
         found = _by_looks(job, record, few, budget)
     except _TooLarge:
@@ -69,15 +71,22 @@ def answers(job: Job, record: BackwardRecord, budget: int, known: Known | None) 
     return Responses(found.kind, found.names, found.vectors, found.of, reason=reason)
 
 
+def _affordable(record: BackwardRecord, looks: int) -> bool:
+    entries = quantities_of(record).entries
+    return looks * max(1, len(record.nodes)) <= _VISITS and looks * entries <= _ENTRIES
+
+
 def flat(cotangent: Cotangent) -> Vector:
     assert cotangent.values is not None
     return array(cotangent.values)
 
 
 def array(tensor: Tensor) -> Vector:
-    """The entries in C order, in float64."""
+    """The entries in C order, in float64; of complex ones their moduli, as a page shows them."""
     dense = tensor.to_dense() if tensor.layout is not torch.strided else tensor
-    values: Vector = dense.detach().cpu().resolve_neg().double().reshape(-1).numpy()
+    dense = dense.detach().cpu().resolve_conj().resolve_neg()
+    dense = dense.abs() if dense.is_complex() else dense
+    values: Vector = dense.double().reshape(-1).numpy()
     return values
 
 
@@ -90,37 +99,42 @@ def same_course(record: BackwardRecord, seen: BackwardRecord) -> bool:
 
 def _by_looks(job: Job, record: BackwardRecord, basis: _Basis, budget: int) -> Responses:
     known = quantities_of(record)
-    parts: list[list[Vector]] = [[] for _ in known.items]
-    held = 0
+    parts: dict[int, list[SparseRow]] = {
+        # A page shows the moduli of what is complex, and they do not add up.
+        number: [] for number, item in enumerate(known.items) if "complex" not in item.dtype
+    }
+    held = looks = 0
 
     def take(seen: BackwardRecord) -> None:
-        nonlocal held
+        nonlocal held, looks
+        looks += 1
         if not same_course(record, seen):
             raise GoneError("the graph is another one than was recorded")
         now = dict(places(seen))
-        for number, place in enumerate(known.first):
-            found = flat(now[place])
+        for number, rows in parts.items():
+            found = flat(now[known.first[number]])
             if not np.isfinite(found).all():
                 raise GoneError("a local derivative is not finite here, and 0 times it is not 0")
-            parts[number].append(found)
-            held += _ENTRY_BYTES * int(np.count_nonzero(found))
-        if held > budget and len(parts[0]) <= basis.size:
+            rows.append(sparse_row(found))
+            held += ENTRY_BYTES * len(rows[-1].indices)
+        if held > budget and looks <= basis.size:
             raise _TooLarge
 
     weights = _trial_weights(basis.size)
     run_looks(job, _cotangents(job, basis, weights), take)
-    trial = [rows.pop() for rows in parts]
+    widths = [size_of(item) for item in known.items]
+    trial = {number: rows.pop().dense(widths[number]) for number, rows in parts.items()}
     of = {
-        number: rows_of(rows, _stored(known.items[number]), size_of(known.items[number]))
-        for number, rows in enumerate(parts)
+        number: rows_of(rows, _stored(known.items[number]), widths[number])
+        for number, rows in parts.items()
     }
-    for number, rows in of.items():
-        _same(rows, weights, trial[number], known.items[number])
-    _gives_back(known, of, _recorded_weights(record, basis))
+    bounds = Bounds(record, known)
+    _add_up(of, weights, trial, bounds)
+    _gives_back(known, of, _recorded_weights(record, basis), bounds)
     vectors = None
     if basis.vectors is not None:
         width = sum(tensor.numel() for tensor in job.out.tensors)
-        vectors = rows_of(list(basis.vectors), np.float64, width)
+        vectors = rows_of([sparse_row(v) for v in basis.vectors], np.float64, width)
     return Responses(basis.kind, basis.names, vectors, of)
 
 
@@ -148,11 +162,11 @@ def _cotangents(job: Job, basis: _Basis, trial: Vector) -> Iterator[tuple[Tensor
         )
 
 
-def _chosen(job: Job, record: BackwardRecord, nodes: int) -> _Basis:
+def _chosen(job: Job, record: BackwardRecord) -> _Basis:
     """The recorded cotangent, row by row where the outputs have few rows."""
     recorded = _recorded(record)
     rows = [len(t) if t.ndim > 1 else 1 for t in job.out.tensors]
-    if sum(rows) > _ROWS or sum(rows) * nodes > _VISITS:
+    if sum(rows) > _ROWS or not _affordable(record, sum(rows)):
         rows = [1 for _ in rows]
     names: list[str] = []
     vectors: list[Vector] = []
@@ -183,27 +197,25 @@ def _recorded_weights(record: PassData, basis: _Basis) -> Vector:
     return np.array([float(recorded[vector != 0].any()) for vector in basis.vectors])
 
 
-def _gives_back(known: Quantities, of: dict[int, Rows], weights: Vector) -> None:
-    for number, rows in of.items():
-        seen = known.items[number]
-        if seen.values is not None:
-            _same(rows, weights, array(seen.values), seen)
+def _gives_back(known: Quantities, of: dict[int, Rows], weights: Vector, bounds: Bounds) -> None:
+    """The answers, so weighed, must add up to what was recorded."""
+    values = [item.values for item in known.items]
+    kept = {number: array(tensor) for number, tensor in enumerate(values) if tensor is not None}
+    _add_up(of, weights, kept, bounds)
 
 
-def _same(rows: Rows, weights: Vector, expected: Vector, like: Cotangent) -> None:
-    size = rows.combined(weights, magnitude=True).max(initial=0.0)
-    gap = np.abs(rows.combined(weights) - expected).max(initial=0.0)
-    if not gap <= _rounding(like) * size + 1e-300:
-        raise GoneError(
-            "the answers to single cotangents do not add up to the pass: the backward is not "
-            "linear in its cotangent, or a tensor has changed since it was recorded"
-        )
-
-
-def _rounding(cotangent: Cotangent) -> float:
-    """Of sums that cancel on the way, relative to the largest term."""
-    own = torch.finfo(getattr(torch, cotangent.dtype)).eps
-    return 2048 * own if own < 1e-6 else 32 * own
+def _add_up(
+    of: dict[int, Rows], weights: Vector, expected: dict[int, Vector], bounds: Bounds
+) -> None:
+    for number in of.keys() & expected.keys():
+        rows = of[number]
+        size = rows.combined(weights, magnitude=True).max(initial=0.0)
+        gap = np.abs(rows.combined(weights) - expected[number]).max(initial=0.0)
+        if not gap <= bounds.of(number, size, expected):
+            raise GoneError(
+                "the answers to single cotangents do not add up to the pass: the backward is not "
+                "linear in its cotangent, or a tensor has changed since it was recorded"
+            )
 
 
 def _stored(cotangent: Cotangent) -> type[np.floating]:
@@ -232,5 +244,5 @@ def _deposits_alone(job: Job, record: BackwardRecord, known: Known) -> dict[int,
             stored = values[inside].astype(_stored(quantities.items[number]))
             of[number] = Rows(starts, (columns[inside] - first).astype(np.int32), stored, size)
         first += size
-    _gives_back(quantities, of, _recorded(record))
+    _gives_back(quantities, of, _recorded(record), Bounds(record, quantities))
     return of

@@ -22,7 +22,7 @@ from .responses import Responses, Rows, Structure, Vector
 
 VERSION = 1
 # A page holds no more values of one tensor, nor of all of them, than this many entries.
-_ONE = 65_536
+DRAWN = 65_536
 _ALL = 1_000_000
 
 
@@ -51,7 +51,7 @@ def document_of(data: PassData, responses: Responses) -> dict[str, Any]:
 
 def answer_of(values: Mapping[int, Vector]) -> dict[str, Any]:
     """What a live page is sent for a cotangent of its reader's: quantities by their numbers."""
-    drawn = {number: array for number, array in values.items() if array.size <= _ONE}
+    drawn = {number: array for number, array in values.items() if array.size <= DRAWN}
     return {"values": {str(number): numbers(array) for number, array in drawn.items()}}
 
 
@@ -81,8 +81,8 @@ def _output(data: PassData, known: Quantities, k: int) -> dict[str, Any]:
         "dtype": output.dtype,
         "node": output.node,
         "slot": output.slot,
-        "values": None if values is None or values.numel() > _ONE else tensor_numbers(values),
-        "v": None if v is None or v.numel() > _ONE else tensor_numbers(v),
+        "values": None if values is None or values.numel() > DRAWN else tensor_numbers(values),
+        "v": None if v is None or v.numel() > DRAWN else tensor_numbers(v),
     }
 
 
@@ -139,7 +139,7 @@ def _quantities(known: Quantities) -> list[dict[str, Any]]:
     left = _ALL
     found = []
     for item in known.items:
-        held = item.values is not None and size_of(item) <= min(_ONE, left)
+        held = item.values is not None and size_of(item) <= min(DRAWN, left)
         left -= size_of(item) if held else 0
         found.append(_quantity(item, held))
     return found

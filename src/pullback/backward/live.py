@@ -5,6 +5,7 @@ A record is plain data and must not keep a graph alive, so all references here a
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,8 @@ from torch import Tensor
 from .. import _checks, _torch
 from .._checks import Leaves
 from .._trees import flatten
-from .asking import GoneError, answers, flat, same_course
+from .asking import ENTRY_BYTES, GoneError, answers, flat, same_course
+from .document import DRAWN
 from .events import Key
 from .graph import walk
 from .looks import run_looks
@@ -48,7 +50,7 @@ class Live:
             self._askable(record, anyway)
             job = self._job(record)
             with _torch.untouched(job.graph.children_of):
-                known = plan_of(job)
+                known = plan_of(job, budget // ENTRY_BYTES)
                 found = answers(job, record, budget, known)
         except GoneError as reason:
             return Responses("none", reason=str(reason))
@@ -86,6 +88,8 @@ class Live:
                 f"the user's own hooks ran in this pass ({', '.join(record.hooks[:3])}) and would "
                 f"run again for every cotangent of a basis; to_html(path, editable=True) lets them"
             )
+        if any(math.prod(output.shape) > DRAWN for output in record.outputs):
+            raise GoneError(f"an output has more than {DRAWN:,} entries, which no page draws")
         dtypes = [o.dtype for o in record.outputs] + [leaf.dtype for leaf in record.leaves]
         if any("complex" in dtype for dtype in dtypes):
             raise GoneError(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .. import _checks
@@ -80,15 +81,27 @@ def places(data: PassData) -> Iterator[tuple[Place, Cotangent]]:
 
 
 def _deposit(data: PassData, k: int) -> Cotangent:
-    """What arrived at the leaf, where that is all there is: the same numbers are held once."""
+    """What its node received, where that is the deposit: the same numbers are held once.
+
+    A hook may stand between the two: a look takes the gradient of an inner input before it.
+    """
     leaf = data.leaves[k]
     tensor = data.deposits[leaf.key]
     if leaf.node is not None:
         upstream = data.nodes[leaf.node].upstream
         only = upstream[0] if len(upstream) == 1 else None
-        if only is not None and only.values is not None and only.shape == tuple(tensor.shape):
+        if only is not None and only.values is not None and _same(only.values, tensor):
             return only
     return plain(tensor)
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    alike = first.layout is torch.strided and second.layout is torch.strided
+    return first is second or (
+        alike
+        and (first.dtype, first.device) == (second.dtype, second.device)
+        and torch.equal(first, second)
+    )
 
 
 def plain(tensor: Tensor) -> Cotangent:

@@ -7,7 +7,7 @@ Backward is linear in the cotangent. For a basis ``b_1 .. b_k`` and the weights 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,12 +71,26 @@ class Responses:
     reason: str = ""
 
 
-def rows_of(parts: list[Vector], dtype: Any, width: int) -> Rows:
-    """Dense rows, their zeros left out."""
-    places = [np.flatnonzero(part) for part in parts]
+class SparseRow(NamedTuple):
+    """The entries that are not 0. Their own copies: a view would keep the whole row."""
+
+    indices: Vector
+    values: Vector
+
+    def dense(self, width: int) -> Vector:
+        row = np.zeros(width)
+        row[self.indices] = self.values
+        return row
+
+
+def sparse_row(entries: Vector) -> SparseRow:
+    indices = np.flatnonzero(entries)
+    return SparseRow(indices.astype(np.int32), entries[indices])
+
+
+def rows_of(parts: list[SparseRow], dtype: Any, width: int) -> Rows:
     starts = np.zeros(len(parts) + 1, np.int32)
-    np.cumsum([len(place) for place in places], out=starts[1:])
-    values = [part[place] for part, place in zip(parts, places, strict=True)]
-    indices = np.concatenate(places) if places else np.zeros(0)
-    found = np.concatenate(values) if values else np.zeros(0)
-    return Rows(starts, indices.astype(np.int32), found.astype(dtype), width)
+    np.cumsum([len(part.indices) for part in parts], out=starts[1:])
+    indices = np.concatenate([np.zeros(0, np.int32), *(part.indices for part in parts)])
+    values = np.concatenate([np.zeros(0), *(part.values for part in parts)])
+    return Rows(starts, indices, values.astype(dtype), width)

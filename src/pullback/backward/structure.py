@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _checks
 from .._graph_jacobian import plan_of_graph, values_of_graph
+from ..sparse.detect import TooManyEntriesError
 from ..sparse.plan import Plan
 from ..sparse.products import Existing
 from .outcome import Job
@@ -23,8 +24,9 @@ class Known(NamedTuple):
     source: Existing
 
 
-def plan_of(job: Job) -> Known | None:
-    """None where the graph behind ``job`` cannot be read: a drawing can do without."""
+def plan_of(job: Job, at_most: int) -> Known | None:
+    """None where the graph behind ``job`` cannot be read, or its Jacobian has more entries than
+    ``at_most`` and than can be drawn: a page can do without."""
     reached = [target for target in job.targets.items if target.port is not None]
     if not reached:
         return None
@@ -32,8 +34,9 @@ def plan_of(job: Job) -> Known | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Known(*plan_of_graph(_CALLER, job.out, inputs))
-    except (RuntimeError, ValueError, NotImplementedError):
+            most = max(at_most, _ENTRIES)
+            return Known(*plan_of_graph(_CALLER, job.out, inputs, at_most=most))
+    except (TooManyEntriesError, RuntimeError, ValueError, NotImplementedError):
         return None
 
 

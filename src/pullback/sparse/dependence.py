@@ -83,6 +83,11 @@ class Dependence:
         return int(self.ids.size)
 
     @property
+    def entries(self) -> int:
+        """How many entries of the cotangent all elements together depend on."""
+        return int(self.table.sizes[self.ids].sum())
+
+    @property
     def grid(self) -> Ints:
         """The ids in the tensor's shape."""
         return self.ids.reshape(self.shape)

@@ -34,8 +34,15 @@ class Detection:
     widened: bool = False
 
 
-def detect(caller: str, graph: PullbackGraph) -> Detection:
-    """Push what each tensor depends on through the linear nodes, one rule per call."""
+class TooManyEntriesError(Exception):
+    """The pattern has more entries than its caller can use."""
+
+
+def detect(caller: str, graph: PullbackGraph, at_most: int | None = None) -> Detection:
+    """Push what each tensor depends on through the linear nodes, one rule per call.
+
+    A pattern of more than ``at_most`` entries is not written out: TooManyEntriesError.
+    """
     known = dict(starts(graph))
     relied: set[str] = set()
     pessimistic: dict[str, str] = {}
@@ -46,6 +53,8 @@ def detect(caller: str, graph: PullbackGraph) -> Detection:
     for primal, gradient in zip(graph.primals, graph.gradients, strict=True):
         found = known.get(gradient) if gradient is not None else None
         parts.append(found if found is not None else empty(primal.shape, width))
+    if at_most is not None and sum(part.entries for part in parts) > at_most:
+        raise TooManyEntriesError
     pattern, widened = stacked(parts, width)
     return Detection(pattern, relied, pessimistic, widened)
 

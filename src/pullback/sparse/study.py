@@ -17,7 +17,7 @@ from .arguments import Arguments
 from .backward_graph import backward_graph, content_digest, structure_key
 from .capture import capture
 from .captured import Captured, NotCaptured
-from .detect import Detection, detect
+from .detect import Detection, TooManyEntriesError, detect
 from .draws import generators_kept
 from .leaf import Leaf, values_dtype
 from .pattern import SparsityPattern
@@ -213,19 +213,27 @@ def _wider(whole: Detection, here: Detection) -> Detection:
     return whole if whole.pattern.contains(here.pattern) else here
 
 
-def pattern_here(caller: str, source: Function | Existing) -> tuple[Detection, str, str]:
-    """The pattern of the backward at this point, its key, and why it could not be read, if so."""
+def pattern_here(
+    caller: str, source: Function | Existing, at_most: int | None = None
+) -> tuple[Detection, str, str]:
+    """The pattern of the backward at this point, its key, and why it could not be read, if so.
+
+    Raises TooManyEntriesError for more than ``at_most`` entries.
+    """
     outputs = list(source.outputs)
     m = sum(t.numel() for t in outputs)
     n = sum(t.numel() for t in source.primals)
     products = source.products
-    if products is None:
-        return Detection(SparsityPattern.full((m, n))), "", "its backward is not in sight"
+    reason = "its backward is not in sight"
     try:
-        found = backward_graph(caller, outputs, products.inputs, source.primals)
+        if products is not None:
+            found = backward_graph(caller, outputs, products.inputs, source.primals)
+            return detect(caller, found.graph, at_most), found.key, ""
     except NotCaptured as refusal:
-        return Detection(SparsityPattern.full((m, n))), "", str(refusal)
-    return detect(caller, found.graph), found.key, ""
+        reason = str(refusal)
+    if at_most is not None and m * n > at_most:
+        raise TooManyEntriesError
+    return Detection(SparsityPattern.full((m, n))), "", reason
 
 
 def tensor_named(name: str, arguments: Arguments, reading: Reading) -> Tensor:
