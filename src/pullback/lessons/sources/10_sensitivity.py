@@ -158,8 +158,9 @@ lesson.reveal(
 # %% code elastic
 J = pb.jacobian(model)(dry)
 elasticity = J * dry / model(dry)[:, None]
+print("rows: reaction, braking; columns:", ", ".join(names))
 lesson.show({"derivatives": J})
-lesson.show({"elasticities: reaction, braking by speed, delay, grip": elasticity})
+lesson.show({"elasticities": elasticity})
 
 # %% proof elastic
 truth = torch.tensor([[1.0, 1.0, 0.0], [2.0, 0.0, -1.0]], dtype=torch.float64)
@@ -201,7 +202,8 @@ z = {name: torch.zeros(5, dtype=torch.float64, requires_grad=True) for name in n
 scaled = situations * torch.stack(list(z.values()), -1).exp()
 relative = pb.sensitivity(model(scaled), z, questions)
 print(relative)
-lesson.show(relative)
+print("rows: the five situations; columns:", ", ".join(names))
+lesson.show({k: torch.stack([found[n] for n in names], -1) for k, found in relative.grads.items()})
 
 # %% [markdown]
 # `J 1`, the row sums, now say how each output moves when *all* inputs grow together, in the same
