@@ -101,7 +101,9 @@ def _by_looks(job: Job, record: BackwardRecord, basis: _Basis, budget: int) -> R
     known = quantities_of(record)
     parts: dict[int, list[SparseRow]] = {
         # A page shows the moduli of what is complex, and they do not add up.
-        number: [] for number, item in enumerate(known.items) if "complex" not in item.dtype
+        number: []
+        for number, item in enumerate(known.items)
+        if "complex" not in item.dtype
     }
     held = looks = 0
 
