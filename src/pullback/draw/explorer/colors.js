@@ -3,7 +3,7 @@
 const BELOW = [31, 95, 168];
 const ABOVE = [191, 84, 9];
 const FAINTEST = 0.07;
-const WHITE_TEXT_FROM = 0.6;
+const PAPER = [253, 253, 251];
 
 /** How strongly a value is colored: 0 only for zero, 1 at the limit. */
 export function strength(value, limit) {
@@ -24,8 +24,21 @@ export function shade(value, limit) {
   return `linear-gradient(${color},${color})`;
 }
 
+/**
+ * Whether white stands out more than black from the color of a value, on light paper. One of the two
+ * has a contrast of 4.58 or more with any color: they are equal at a luminance of 0.179.
+ */
 export function needsWhite(value, limit) {
-  return Number.isFinite(value) && strength(value, limit) >= WHITE_TEXT_FROM;
+  if (!Number.isFinite(value)) return false;
+  const share = strength(value, limit);
+  const color = value < 0 ? BELOW : ABOVE;
+  const lights = color.map((part, k) => light((part * share + PAPER[k] * (1 - share)) / 255));
+  return 0.2126 * lights[0] + 0.7152 * lights[1] + 0.0722 * lights[2] < 0.179;
+}
+
+/** Linear light of an sRGB channel. */
+function light(part) {
+  return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
 }
 
 /** The largest finite modulus of some arrays. */

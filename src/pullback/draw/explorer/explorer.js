@@ -5,8 +5,8 @@ import { GraphView } from "./graph.js";
 import { heatmap, TABLE_CELLS } from "./heatmap.js";
 import { Model } from "./model.js";
 import { NodePanel } from "./node.js";
-import { decode, number, shapeText, sizeOf } from "./numbers.js";
-import { button, element, section } from "./page.js";
+import { decode, nonfiniteText, number, shapeText, sizeOf } from "./numbers.js";
+import { button, element, section, tell } from "./page.js";
 import { patternPanel } from "./pattern.js";
 import { player } from "./player.js";
 import { weightsPanel } from "./weights.js";
@@ -42,7 +42,7 @@ export function mount(host, document_, options = {}) {
     section(
       "The pass",
       "pass",
-      player(model, (step) => step > 0 && graph.pick(step - 1)),
+      player(model, (step) => step > 0 && graph.pick(step - 1, { aloud: false })),
       element("div", { class: "pbx-graph" }, graph.element, node.element),
     ),
     ...(model.structure
@@ -52,7 +52,7 @@ export function mount(host, document_, options = {}) {
   const update = () => {
     weights.update();
     leaves.update();
-    trouble.textContent = model.trouble ? `No answer for this v: ${model.trouble}` : "";
+    tell(trouble, model.trouble ? `No answer for this v: ${model.trouble}` : "");
   };
   model.addEventListener("change", update);
   model.addEventListener("step", leaves.update);
@@ -80,8 +80,12 @@ function header(root, model) {
 
 function editNote(model) {
   const { reason } = model.document.basis;
+  if (model.editing === "cells" && model.ask && (model.kind === "none" || reason)) {
+    const text = "Change v, and torch computes what the page does not hold by itself.";
+    return element("p", { class: "pbx-soft" }, text);
+  }
   if (model.editing === "cells") {
-    const partly = model.kind === "elements" && reason ? ` Here ${reason}.` : "";
+    const partly = reason ? ` Here ${reason}.` : "";
     return element(
       "p",
       { class: "pbx-soft" },
@@ -106,7 +110,7 @@ class LeafPanel {
     Object.assign(this, { model, leaf, at });
     const quantity = model.quantity(leaf.deposit);
     const size = sizeOf(leaf.shape);
-    const known = quantity && (quantity.values || model.responses.has(leaf.deposit));
+    const known = quantity && model.mayKnow(leaf.deposit);
     this.facts = element("p", { class: "pbx-facts" });
     this.map = known && size > 0 && size <= LEAF_ENTRIES
       ? heatmap({
@@ -145,7 +149,7 @@ class LeafPanel {
     this.facts.textContent = !ran
       ? "its node has not run yet"
       : `norm ${number(stats.norm)}, from ${number(stats.min)} to ${number(stats.max)}${sum === null ? "" : `, sum ${number(sum)}`}`;
-    if (nonfinite) this.facts.append(`; ${nonfinite} entries not finite`);
+    if (nonfinite && ran) this.facts.append(`; ${nonfiniteText(nonfinite)}`);
   }
 
   _mark() {
@@ -157,13 +161,22 @@ class LeafPanel {
 /** The answers of a live process at `url`. */
 function asker({ url }) {
   return async (cotangents) => {
-    const response = await fetch(url, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ v: cotangents.map((part) => [...part]) }),
+    const body = JSON.stringify({ v: cotangents.map((part) => [...part]) });
+    const sent = fetch(url, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    const response = await sent.catch(() => {
+      throw new Error("the process that served this page does not answer.");
     });
-    const body = await response.json();
-    if (!response.ok) throw new Error(body.error ?? response.statusText);
-    return new Map(Object.entries(body.values).map(([n, packed]) => [Number(n), decode(packed)]));
+    const told = await response.text();
+    if (!response.ok) throw new Error(refusal(told));
+    const { values } = JSON.parse(told);
+    return new Map(Object.entries(values).map(([n, packed]) => [Number(n), decode(packed)]));
   };
+}
+
+function refusal(told) {
+  try {
+    return JSON.parse(told).error;
+  } catch {
+    return told;
+  }
 }

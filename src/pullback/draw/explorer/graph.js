@@ -101,7 +101,7 @@ export class GraphView {
     this.edgeLayer.replaceChildren();
     this.boxes.clear();
     this.lines.clear();
-    this._limit = Math.max(...nodes.map((_, i) => this._norm(i)), 1e-300);
+    this._limit = this._largest();
     this.draw();
   }
 
@@ -115,7 +115,13 @@ export class GraphView {
     return slots.reduce((total, norm) => Math.hypot(total, norm), 0);
   }
 
+  _largest() {
+    const finite = this.model.nodes.map((_, i) => this._norm(i)).filter(Number.isFinite);
+    return Math.max(...finite, 1e-300);
+  }
+
   fit() {
+    if (!this.places.length) return;
     const { width, height } = this._size();
     const xs = this.places.map((p) => p.x);
     const ys = this.places.map((p) => p.y);
@@ -230,8 +236,8 @@ export class GraphView {
     drawn.classList.toggle("pbx-now", now);
     drawn.classList.toggle("pbx-picked", this.picked !== null && box.members.includes(this.picked));
     const size = Math.max(...box.members.map((i) => this._norm(i)));
-    const share = size > 0 ? Math.max(0.03, 1 + Math.log10(size / this._limit) / 8) : 0;
-    drawn.children[1].setAttribute("width", Math.max(0, Math.min(1, share)) * BOX.width);
+    const share = Number.isFinite(size) ? Math.max(0.03, 1 + Math.log10(size / this._limit) / 8) : 1;
+    drawn.children[1].setAttribute("width", size === 0 ? 0 : Math.min(1, share) * BOX.width);
     drawn.children[3].textContent = short(this._told(box, last), 28);
   }
 
@@ -245,7 +251,7 @@ export class GraphView {
   }
 
   _repaint() {
-    this._limit = Math.max(...this.model.nodes.map((_, i) => this._norm(i)), 1e-300);
+    this._limit = this._largest();
     for (const [k, drawn] of this.boxes) this._paint(k, drawn);
   }
 
@@ -255,12 +261,13 @@ export class GraphView {
     if (now >= 0 && this.model.step < this.model.nodes.length) this._reveal(this.graph.boxOf[now]);
   }
 
-  pick(i, { reveal = false } = {}) {
+  pick(i, { reveal = false, aloud = true } = {}) {
     this.picked = i;
     for (const [k, drawn] of this.boxes) this._paint(k, drawn);
     const k = this.graph.boxOf[i];
     if (reveal) this._reveal(k);
     const box = this.graph.boxes[k];
+    this.said.setAttribute("aria-live", aloud ? "polite" : "off");
     this.said.textContent = `${box.label}: ${this._told(box, box.members.at(-1))}`;
     this.onpick(i, box);
   }
@@ -297,6 +304,7 @@ export class GraphView {
       const i = (start + k) % nodes.length;
       if (told(nodes[i]).includes(wanted)) return this.pick(i, { reveal: true });
     }
+    this.said.setAttribute("aria-live", "polite");
     this.said.textContent = `No node, line or leaf with "${text}".`;
   }
 
@@ -352,7 +360,7 @@ export class GraphView {
       End: () => this.pick(this.model.nodes.length - 1, { reveal: true }),
       Enter: () => this.picked !== null && this.open(this.graph.boxOf[this.picked]),
     }[event.key];
-    if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!act || !this.places.length || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     act();
   }

@@ -11,7 +11,7 @@ const CANVAS_PIXELS = 320;
 /**
  * options: name, shape, title, label (of the grid), cells (the most that a table has),
  * onpoint(flat | null), and for one to be edited:
- * onedit(flat, text), onbrush(flat, first), onrow(row).
+ * onedit(flat, weight), onbrush(flat, first), onrow(row).
  * The result: {element, update(values, {limit, dim, note}), mark(set of flats)}.
  */
 export function heatmap(options) {
@@ -24,7 +24,8 @@ class Heatmap {
   constructor(options, rows, columns) {
     Object.assign(this, { options, rows, columns, at: 0, values: null, limit: 1 });
     this.caption = element("figcaption", {}, options.title);
-    this.readout = element("p", { class: "pbx-readout" });
+    this.readout = element("p", { class: "pbx-readout", "aria-live": "off" });
+    this.sampling = "";
     this.element = element("figure", { class: "pbx-heatmap" }, this.caption);
   }
 
@@ -38,10 +39,30 @@ class Heatmap {
     this.readout.textContent = `${name}${subscript(shape, flat)} = ${value}`;
   }
 
-  point(flat) {
+  complain(text) {
+    this.readout.setAttribute("aria-live", "polite");
+    this.readout.textContent = text;
+  }
+
+  /** Only what the keys reach is read aloud: a pointer crosses many entries. */
+  point(flat, { aloud = false } = {}) {
+    this.readout.setAttribute("aria-live", aloud ? "polite" : "off");
     this.options.onpoint?.(flat);
     if (flat === null) this.readout.textContent = "";
     else this.say(flat);
+  }
+
+  /** The first entry of a stroke. */
+  brush(flat) {
+    this.brushing = true;
+    addEventListener("pointerup", () => (this.brushing = false), { once: true });
+    this.options.onbrush(flat, true);
+  }
+
+  /** On with a stroke that began here, while its button is held. */
+  stroke(event, flat) {
+    this.brushing &&= (event.buttons & 1) === 1;
+    if (this.brushing) this.options.onbrush(flat, false);
   }
 
   /** Arrow keys, Home and End move; the rest is up to the kind. */
@@ -67,7 +88,9 @@ class Heatmap {
     this.element.classList.toggle("pbx-dim", dim);
     this.element.classList.toggle("pbx-empty", !values);
     this.caption.replaceChildren(this.options.title);
-    if (note) this.caption.append(element("small", {}, ` ${note}`));
+    for (const text of [this.sampling, note]) {
+      if (text) this.caption.append(element("small", {}, ` ${text}`));
+    }
     this.paint();
   }
 }
@@ -76,6 +99,7 @@ class Table extends Heatmap {
   constructor(options, rows, columns) {
     super(options, rows, columns);
     this.cells = [];
+    this.handles = [];
     const body = element("tbody");
     for (let row = 0; row < rows; row++) body.append(this._row(row));
     this.table = element(
@@ -88,10 +112,11 @@ class Table extends Heatmap {
         onpointerdown: (event) => this._down(event),
         onpointerover: (event) => this._over(event),
         onpointerleave: () => this.point(null),
+        onfocusout: () => this.options.onpoint?.(null),
       },
       body,
     );
-    if (options.onedit) this.table.classList.add("pbx-editable");
+    this.table.classList.toggle("pbx-editable", Boolean(options.onedit));
     this.element.append(element("div", { class: "pbx-scroll" }, this.table), this.readout);
     if (this.cells.length) this.cells[0].tabIndex = 0;
   }
@@ -104,9 +129,11 @@ class Table extends Heatmap {
       const handle = element("button", {
         type: "button",
         class: "pbx-row",
+        tabindex: -1,
         title: `give row ${label} the brush's weight`,
         onclick: () => onrow(row),
       }, label);
+      this.handles.push(handle);
       made.append(element("th", { role: "rowheader", scope: "row" }, handle));
     }
     for (let column = 0; column < this.columns; column++) {
@@ -138,9 +165,7 @@ class Table extends Heatmap {
     if (event.target.tagName === "INPUT") return;
     event.preventDefault();
     event.target.releasePointerCapture?.(event.pointerId);
-    this.brushing = true;
-    addEventListener("pointerup", () => (this.brushing = false), { once: true });
-    this.options.onbrush(flat, true);
+    this.brush(flat);
     this.cells[flat].focus({ preventScroll: true });
   }
 
@@ -148,24 +173,42 @@ class Table extends Heatmap {
     const flat = this._flat(event);
     if (flat === null) return;
     this.point(flat);
-    if (this.brushing) this.options.onbrush(flat, false);
+    this.stroke(event, flat);
   }
 
   _key(event) {
-    if (event.target.tagName === "INPUT" || event.target.tagName === "BUTTON") return;
-    if (this.moved(event)) {
+    const handle = this.handles.indexOf(event.target);
+    if (handle >= 0) this._keyOnHandle(event, handle);
+    if (event.target.tagName !== "TD") return;
+    if (event.key === "ArrowLeft" && this.at % this.columns === 0 && this.handles.length) {
+      event.preventDefault();
+      this.handles[this.at / this.columns].focus();
+    } else if (this.moved(event)) {
       this.cells[this.at].focus();
     } else if (this.options.onedit && event.key === " ") {
       event.preventDefault();
       this.options.onbrush(this.at, true);
     } else if (this.options.onedit && (event.key === "Enter" || /^[-+.\d]$/.test(event.key))) {
       event.preventDefault();
-      this._type(event.key === "Enter" ? number(this.values[this.at]) : event.key);
+      const shown = number(this.values[this.at]);
+      if (event.key === "Enter") this._type(shown, shown);
+      else this._type(event.key);
     }
   }
 
-  /** A field in place of the cell's number; Enter takes it, Escape leaves it. */
-  _type(text) {
+  _keyOnHandle(event, row) {
+    const to = {
+      ArrowUp: this.handles[row - 1],
+      ArrowDown: this.handles[row + 1],
+      ArrowRight: this.cells[row * this.columns],
+    }[event.key];
+    if (!to) return;
+    event.preventDefault();
+    to.focus();
+  }
+
+  /** A field over the cell's number, which keeps its place; Enter takes it, Escape leaves it. */
+  _type(text, kept = null) {
     const flat = this.at;
     const cell = this.cells[flat];
     const { name, shape, onedit } = this.options;
@@ -174,24 +217,29 @@ class Table extends Heatmap {
       inputmode: "decimal",
       "aria-label": `weight of ${name}${subscript(shape, flat)}`,
     });
-    let done = false;
-    const finish = (take) => {
-      if (done) return;
-      done = true;
+    const finish = (take, stay = true) => {
+      if (this.typing !== field) return;
+      this.typing = null;
       const given = field.value.trim();
-      field.remove();
+      // The number as it was shown is rounded: left as it is, it is no edit.
+      const changed = take && given !== "" && given !== kept;
       this.paint();
-      if (take && given !== "") onedit(flat, given);
-      cell.focus();
+      if (stay) cell.focus();
+      if (!changed) return;
+      const weight = Number(given);
+      if (Number.isFinite(weight)) onedit(flat, weight);
+      else this.complain(`"${given}" is no finite number: ${name}${subscript(shape, flat)} stays`);
     };
     field.addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === "Escape") finish(event.key === "Enter");
       event.stopPropagation();
     });
-    field.addEventListener("blur", () => finish(true));
-    cell.replaceChildren(field);
+    field.addEventListener("blur", () => finish(true, false));
+    cell.append(field);
+    this.typing = field;
     field.focus();
-    if (text.length > 1) field.select();
+    if (kept === null) field.setSelectionRange(text.length, text.length);
+    else field.select();
   }
 
   paint() {
@@ -199,7 +247,8 @@ class Table extends Heatmap {
     this.cells.forEach((cell, flat) => {
       const value = this.values ? this.values[flat] : NaN;
       const text = this.values ? number(value) : "·";
-      if (cell.textContent !== text || cell.firstElementChild) cell.textContent = text;
+      const typing = this.typing?.parentElement === cell;
+      if (!typing && (cell.textContent !== text || cell.firstElementChild)) cell.textContent = text;
       cell.style.backgroundImage = this.values ? shade(value, this.limit) : "";
       cell.classList.toggle("pbx-on-dark", Boolean(this.values) && needsWhite(value, this.limit));
       cell.setAttribute("aria-label", `${name}${subscript(shape, flat)} is ${text}`);
@@ -218,12 +267,15 @@ class Canvas extends Heatmap {
     super(options, rows, columns);
     this.cell = Math.max(1, Math.min(24, Math.floor(CANVAS_PIXELS / Math.max(rows, columns, 1))));
     this.stride = Math.max(1, Math.ceil(Math.max(rows, columns) / (2 * CANVAS_PIXELS)));
+    if (this.stride > 1) this.sampling = `one entry drawn for ${this.stride} × ${this.stride}`;
     this.width = Math.ceil(columns / this.stride) * this.cell;
     this.height = Math.ceil(rows / this.stride) * this.cell;
+    const label = options.label ?? `${options.name} ${shapeText(options.shape)}`;
     this.canvas = element("canvas", {
-      role: "img",
+      role: "application",
+      "aria-roledescription": "heatmap",
       tabindex: 0,
-      "aria-label": options.label ?? `${options.name} ${shapeText(options.shape)}: arrow keys read it`,
+      "aria-label": `${label}: arrow keys read it${options.onbrush ? ", Space gives the brush's weight" : ""}`,
       width: this.width,
       height: this.height,
       style: `width:${this.width}px;height:${this.height}px`,
@@ -232,11 +284,8 @@ class Canvas extends Heatmap {
       onpointerdown: (event) => this._down(event),
       onpointerleave: () => this.point(null),
     });
-    this.readout.setAttribute("aria-live", "polite");
+    this.canvas.classList.toggle("pbx-editable", Boolean(options.onbrush));
     this.element.append(element("div", { class: "pbx-scroll" }, this.canvas), this.readout);
-    if (this.stride > 1) {
-      this.readout.textContent = `one entry drawn for ${this.stride} × ${this.stride}`;
-    }
   }
 
   _flat(event) {
@@ -250,20 +299,20 @@ class Canvas extends Heatmap {
   _move(event) {
     const flat = this._flat(event);
     this.point(flat);
-    if (flat !== null && event.buttons === 1) this.options.onbrush?.(flat, false);
+    if (flat !== null) this.stroke(event, flat);
   }
 
   _down(event) {
     const flat = this._flat(event);
-    if (flat !== null && event.button === 0) this.options.onbrush?.(flat, true);
+    if (flat !== null && event.button === 0 && this.options.onbrush) this.brush(flat);
   }
 
   _key(event) {
-    if (this.moved(event)) this.point(this.at);
+    if (this.moved(event)) this.point(this.at, { aloud: true });
     else if (event.key === " " || event.key === "Enter") {
       event.preventDefault();
       this.options.onbrush?.(this.at, true);
-      this.say(this.at);
+      this.point(this.at, { aloud: true });
     }
   }
 

@@ -3,7 +3,7 @@
 // Backward is linear in v: a quantity is the sum of its answers to the cotangents of a basis, each
 // times its weight. Where no answers are known the recorded values stand, and say so.
 
-import { decode, sizeOf, statsOf } from "./numbers.js";
+import { decode, scalar, sizeOf, statsOf } from "./numbers.js";
 
 class Rows {
   constructor(packed) {
@@ -35,7 +35,8 @@ export class Model extends EventTarget {
     this.outputs = document.outputs;
     this.nodes = document.nodes;
     this.leaves = document.leaves;
-    this.kind = document.basis.kind;
+    // Where torch answers, it answers for any v, not only for the few of a chosen basis.
+    this.kind = ask && document.basis.kind === "chosen" ? "none" : document.basis.kind;
     this.names = document.basis.names;
     this.starts = [0];
     for (const output of this.outputs) this.starts.push(this.starts.at(-1) + sizeOf(output.shape));
@@ -47,10 +48,11 @@ export class Model extends EventTarget {
     if (this.vectors && this.v) this.weights = this._recordedWeights();
     this.responses = new Map();
     for (const [number, rows] of Object.entries(document.responses)) {
-      this.responses.set(Number(number), new Rows(rows));
+      if (this.kind !== "none") this.responses.set(Number(number), new Rows(rows));
     }
     this.held = document.quantities.map((quantity) => decode(quantity.values));
     this.answered = new Map();
+    this.trouble = "";
     this.edited = false;
     this.step = this.nodes.length;
     this.version = 0;
@@ -77,7 +79,7 @@ export class Model extends EventTarget {
 
   /** "cells": any entry of v may be edited; "weights": those of the basis; "" : none. */
   get editing() {
-    if (!this.v) return "";
+    if (!this.v || this.outputs.some(({ dtype }) => dtype.startsWith("complex"))) return "";
     if (this.kind === "elements" || this.ask) return "cells";
     return this.kind === "chosen" ? "weights" : "";
   }
@@ -93,8 +95,8 @@ export class Model extends EventTarget {
     this._changed();
   }
 
-  weigh(row, weight) {
-    this.remember();
+  weigh(row, weight, { remember = true } = {}) {
+    if (remember) this.remember();
     this.weights[row] = weight;
     this.v = this.vectors.combined(this.weights);
     this._changed();
@@ -104,9 +106,7 @@ export class Model extends EventTarget {
     this.remember();
     this.v.set(this.recorded);
     if (this.vectors) this.weights = this._recordedWeights();
-    this._changed();
-    this.edited = false;
-    this.dispatchEvent(new Event("change"));
+    this._changed(false);
   }
 
   remember() {
@@ -118,44 +118,50 @@ export class Model extends EventTarget {
     const last = this._history.pop();
     if (!last) return;
     [this.v, this.weights] = [last[0], last[1]];
-    this._changed();
-    this.edited = last[2];
-    this.dispatchEvent(new Event("change"));
+    this._changed(last[2]);
   }
 
   get canUndo() {
     return this._history.length > 0;
   }
 
-  _changed() {
-    this.edited = true;
+  _changed(edited = true) {
+    this.edited = edited;
+    this.trouble = "";
     this.version++;
     this._cache.clear();
     this.answered = new Map();
     this.dispatchEvent(new Event("change"));
-    if (this.ask && this.responses.size < this.held.length) this._askLater();
+    if (this.ask && !this._followsAll) this._askLater();
+  }
+
+  get _followsAll() {
+    return this.kind === "elements" && this.responses.size === this.held.length;
   }
 
   /** One question at a time; the newest v waits for the answer to the one before. */
   async _askLater() {
     if (this._asking) return;
     this._asking = true;
-    try {
-      let answered = -1;
-      while (answered !== this.version) {
-        answered = this.version;
-        const values = await this.ask(this.outputs.map((_, k) => this.cotangent(k)));
-        if (answered !== this.version) continue;
-        this.answered = values;
-        this.trouble = "";
-        this._cache.clear();
+    for (let asked = -1; this.edited && asked !== this.version; ) {
+      asked = this.version;
+      let [values, trouble] = [new Map(), ""];
+      try {
+        values = await this.ask(this.outputs.map((_, k) => this.cotangent(k)));
+      } catch (error) {
+        trouble = error.message;
       }
-    } catch (error) {
-      this.trouble = error.message;
-    } finally {
-      this._asking = false;
+      if (asked !== this.version) continue;
+      Object.assign(this, { answered: values, trouble });
+      this._cache.clear();
+      this.dispatchEvent(new Event("change"));
     }
-    this.dispatchEvent(new Event("change"));
+    this._asking = false;
+  }
+
+  /** Whether values of a quantity are there, or may come. */
+  mayKnow(number) {
+    return Boolean(this.held[number] || this.responses.has(number) || this.ask);
   }
 
   /**
@@ -172,8 +178,8 @@ export class Model extends EventTarget {
     const { shape, dtype, stats, nonfinite } = this.document.quantities[number];
     const told = { shape, dtype };
     const fresh = this.edited ? this._combined(number) : null;
-    if (fresh) return { ...told, values: fresh, stats: statsOf(fresh), nonfinite: 0, current: true };
-    const [norm, min, max, zeros] = stats.map(Number);
+    if (fresh) return { ...told, values: fresh, ...statsOf(fresh), current: true };
+    const [norm, min, max, zeros] = stats.map(scalar);
     const values = this.held[number];
     return { ...told, values, stats: { norm, min, max, zeros }, nonfinite, current: !this.edited };
   }
@@ -181,7 +187,7 @@ export class Model extends EventTarget {
   _combined(number) {
     if (this.answered.has(number)) return this.answered.get(number);
     const rows = this.responses.get(number);
-    if (!rows || this.kind === "none") return null;
+    if (!rows) return null;
     return rows.combined(this.kind === "elements" ? this.v : this.weights);
   }
 

@@ -1,7 +1,7 @@
 // One node under the reader's pointer: what it received, by which formula, what it sent where.
 
 import { heatmap } from "./heatmap.js";
-import { count, number, shapeText, sizeOf } from "./numbers.js";
+import { count, nonfiniteText, number, shapeText, sizeOf } from "./numbers.js";
 import { element } from "./page.js";
 
 const DRAWN = 65536;
@@ -105,7 +105,7 @@ export class NodePanel {
     const quantity = this.model.quantity(number_);
     const facts = element("p", { class: "pbx-facts" });
     const drawable = sizeOf(quantity.shape) <= DRAWN && sizeOf(quantity.shape) > 0;
-    const map = drawable && quantity.values
+    const map = drawable && this.model.mayKnow(number_)
       ? heatmap({ name, shape: quantity.shape, title: name })
       : null;
     this.maps.push({ number_, facts, map });
@@ -117,7 +117,7 @@ export class NodePanel {
       const { values, stats, shape, current, nonfinite } = this.model.quantity(number_);
       map?.update(values, { dim: !current });
       facts.textContent = `${shapeText(shape)}, norm ${number(stats.norm)}, from ${number(stats.min)} to ${number(stats.max)}`;
-      if (nonfinite) facts.append(`, ${count(nonfinite)} not finite`);
+      if (nonfinite) facts.append(`; ${nonfiniteText(nonfinite)}`);
       if (!current) facts.append(" (as recorded: the page does not follow v here)");
     }
   }

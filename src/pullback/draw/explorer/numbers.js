@@ -35,6 +35,10 @@ export function count(n) {
 }
 
 /** A shape as Python writes a tuple. */
+export function nonfiniteText(many) {
+  return many === 1 ? "1 entry not finite" : `${count(many)} entries not finite`;
+}
+
 export function shapeText(shape) {
   return shape.length === 1 ? `(${shape[0]},)` : `(${shape.join(", ")})`;
 }
@@ -61,6 +65,11 @@ export function matrixOf(shape) {
   return { rows: columns ? size / columns : 0, columns };
 }
 
+/** A number of a document: what is not finite is written as Python writes it. */
+export function scalar(written) {
+  return { inf: Infinity, "-inf": -Infinity, nan: NaN }[written] ?? Number(written);
+}
+
 /** The 2-norm; squares that leave the range of a float are scaled first. */
 export function lengthOf(values) {
   let sum = 0;
@@ -70,21 +79,23 @@ export function lengthOf(values) {
     largest = Math.max(largest, Math.abs(x));
   }
   if (largest === 0 || (sum > 1e-280 && sum < 1e280)) return Math.sqrt(sum);
+  if (!(largest < Infinity)) return largest;
   let scaled = 0;
   for (const x of values) scaled += (x / largest) ** 2;
   return largest * Math.sqrt(scaled);
 }
 
+/** As a record measures: min and max are nan where an entry is. */
 export function statsOf(values) {
-  let min = Infinity;
-  let max = -Infinity;
+  let [min, max] = values.length ? [Infinity, -Infinity] : [0, 0];
   let zeros = 0;
+  let nonfinite = 0;
   for (const x of values) {
-    if (x < min) min = x;
-    if (x > max) max = x;
+    min = Math.min(min, x);
+    max = Math.max(max, x);
     if (x === 0) zeros++;
+    if (!Number.isFinite(x)) nonfinite++;
   }
-  const size = values.length;
-  const norm = lengthOf(values);
-  return size ? { norm, min, max, zeros: zeros / size } : { norm: 0, min: 0, max: 0, zeros: 0 };
+  zeros = values.length ? zeros / values.length : 0;
+  return { stats: { norm: lengthOf(values), min, max, zeros }, nonfinite };
 }

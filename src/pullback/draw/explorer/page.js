@@ -30,6 +30,11 @@ export function section(title, id, ...children) {
   return element("section", { "aria-labelledby": `pbx-${id}`, class: `pbx-section-${id}` }, heading, ...children);
 }
 
+/** Put a text where it is another: a live region speaks whenever it is written to. */
+export function tell(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
 /** Calls of the function it returns are done once, at the next frame. */
 export function atNextFrame(work) {
   let waiting = false;

@@ -14,11 +14,12 @@ export function patternPanel(model) {
   const shrink = Math.max(1, Math.ceil(Math.max(rows, columns) / LARGEST));
   const width = Math.ceil(columns / shrink) * scale;
   const height = Math.ceil(rows / shrink) * scale;
-  const readout = element("p", { class: "pbx-readout", "aria-live": "polite" });
+  const readout = element("p", { class: "pbx-readout", "aria-live": "off" });
   const at = { row: 0, column: 0 };
   const canvas = element("canvas", {
     tabindex: 0,
-    role: "img",
+    role: "application",
+    "aria-roledescription": "heatmap",
     "aria-label": `pattern of the Jacobian, ${rows} by ${columns}: arrow keys walk over it`,
     width: width + STRIP,
     height: height + STRIP,
@@ -28,6 +29,7 @@ export function patternPanel(model) {
       const ratio = (width + STRIP) / box.width;
       at.column = Math.floor((((event.clientX - box.left) * ratio - STRIP) / scale) * shrink);
       at.row = Math.floor((((event.clientY - box.top) * ratio - STRIP) / scale) * shrink);
+      readout.setAttribute("aria-live", "off");
       show();
     },
     onpointerleave: () => {
@@ -40,6 +42,7 @@ export function patternPanel(model) {
       event.preventDefault();
       at.row = Math.max(0, Math.min(rows - 1, at.row + step[0]));
       at.column = Math.max(0, Math.min(columns - 1, at.column + step[1]));
+      readout.setAttribute("aria-live", "polite");
       show();
     },
   });
@@ -53,7 +56,11 @@ export function patternPanel(model) {
     if (row < 0 || column < 0 || row >= rows || column >= columns) return;
     const [out, leaf] = [name("output", row), name("leaf", column)];
     const filled = isFilled(structure, row, column);
-    readout.textContent = `${out.text} ${filled ? "may depend" : "does not depend"} on ${leaf.text}`;
+    const color = structure.by === "rows" ? structure.colors[row] : structure.colors[column];
+    const product = structure.by !== "none" && color >= 0 ? `; it comes from product ${color + 1}` : "";
+    readout.textContent = filled
+      ? `${out.text} may depend on ${leaf.text}${product}`
+      : `${out.text} does not depend on ${leaf.text}`;
     model.point(structure.by === "columns" ? leaf.place : out.place);
   };
   paint(canvas, structure, { scale, shrink });

@@ -20,7 +20,7 @@ export function player(model, onstep) {
     { "aria-label": "speed" },
     ...Object.keys(PAUSES).map((name) => element("option", { value: name, selected: name === "medium" }, name)),
   );
-  const told = element("output", {});
+  const told = element("span", { class: "pbx-told", "aria-live": "polite" });
   const play = button("play", () => (timer ? stop() : start()), { class: "pbx-button pbx-play" });
   const go = (step) => {
     stop();
@@ -30,11 +30,12 @@ export function player(model, onstep) {
   const start = () => {
     if (model.step >= last) model.setStep(0);
     play.textContent = "pause";
+    told.setAttribute("aria-live", "off"); // a step follows the other faster than they can be read
     const next = () => {
+      if (model.step + 1 >= last) stop();
+      else timer = setTimeout(next, PAUSES[speed.value]);
       model.setStep(model.step + 1);
       onstep(model.step);
-      if (model.step >= last) stop();
-      else timer = setTimeout(next, PAUSES[speed.value]);
     };
     timer = setTimeout(next, 0);
   };
@@ -42,14 +43,17 @@ export function player(model, onstep) {
     clearTimeout(timer);
     timer = null;
     play.textContent = "play";
+    told.setAttribute("aria-live", "polite");
   };
-  model.addEventListener("step", () => {
+  const tell = () => {
     slider.value = model.step;
     const node = model.nodes[model.step - 1];
     told.textContent = node
       ? `${model.step} of ${last}: ${node.leaf !== null && !node.edges.length ? node.leaf : node.name}`
       : `0 of ${last}: the cotangent is given`;
-  });
+    slider.setAttribute("aria-valuetext", told.textContent);
+  };
+  model.addEventListener("step", tell);
   told.textContent = `${last} of ${last}: done`;
   return element(
     "div",

@@ -3,7 +3,7 @@
 import { limitOf } from "./colors.js";
 import { heatmap } from "./heatmap.js";
 import { lengthOf, matrixOf, number, shapeText, subscript } from "./numbers.js";
-import { button, element } from "./page.js";
+import { button, element, tell } from "./page.js";
 
 const SLIDERS = 12;
 
@@ -40,7 +40,7 @@ class Brush {
       { class: "pbx-brush" },
       element("label", {}, "Brush ", this.field),
       this.slider,
-      element("small", {}, "click or drag over v; type in a cell; a row's handle fills the row"),
+      element("small", {}, "click or drag over v; type in a cell; a row's handle, left of its cells, fills the row"),
     );
   }
 
@@ -75,12 +75,7 @@ function toolbar(model) {
       model.outputs.forEach((output, k) => work(model.cotangent(k), matrixOf(output.shape).columns));
     });
   const presets = Object.entries(PRESETS).map(([name, work]) => button(name, () => each(work)));
-  const scales = Object.entries(SCALES).map(([name, sizeOf]) =>
-    button(name, () => {
-      const size = sizeOf(model.v);
-      if (size !== 0 && Number.isFinite(size)) model.edit((v) => v.forEach((x, k) => (v[k] = x / size)));
-    }),
-  );
+  const scales = Object.entries(SCALES).map(([name, sizeOf]) => scaleButton(model, name, sizeOf));
   return element(
     "div",
     { class: "pbx-tools" },
@@ -88,6 +83,21 @@ function toolbar(model) {
     element("div", { role: "group", "aria-label": "normalise" }, "Normalise ", ...scales),
     backButtons(model),
   );
+}
+
+/** It cannot be used where there is nothing to divide by: a sum of 0, or its rounding. */
+function scaleButton(model, name, sizeOf) {
+  const scaled = button(name, () => {
+    const size = sizeOf(model.v);
+    model.edit((v) => v.forEach((x, k) => (v[k] = x / size)));
+  });
+  const update = () => {
+    const size = Math.abs(sizeOf(model.v));
+    scaled.disabled = !(size > 1e-12 * lengthOf(model.v) && size < Infinity);
+  };
+  model.addEventListener("change", update);
+  update();
+  return scaled;
 }
 
 function backButtons(model) {
@@ -104,7 +114,7 @@ function backButtons(model) {
 function basisSliders(model) {
   const rows = model.names.map((name, row) => slider(`weight of ${name}`, name, {
     get: () => model.weights[row],
-    set: (weight) => model.weigh(row, weight),
+    set: (weight, remember) => model.weigh(row, weight, { remember }),
     model,
   }));
   const note = `The page knows the answers to these cotangents and their combinations: ${model.document.basis.reason}.`;
@@ -112,18 +122,24 @@ function basisSliders(model) {
 }
 
 function slider(label, text, { get, set, model }) {
-  const shown = element("output", {}, number(get()));
+  const shown = element("span", { class: "pbx-weight" });
+  let first = true; // of one pull, which undo takes back as a whole
   const range = element("input", {
     type: "range",
     min: -2,
     max: 2,
     step: 0.1,
     "aria-label": label,
-    oninput: () => set(Number(range.value)),
+    oninput: () => {
+      set(Number(range.value), first);
+      first = false;
+    },
+    onchange: () => (first = true),
   });
   const update = () => {
     const value = get();
     shown.textContent = value === null ? "mixed" : number(value);
+    range.setAttribute("aria-valuetext", shown.textContent);
     if (value !== null && document.activeElement !== range) range.value = value;
   };
   range.value = get() ?? 0;
@@ -141,10 +157,7 @@ class OutputPanel {
     const set = (from, to, weight, remember = true) =>
       model.edit(() => model.cotangent(k).fill(weight, from, to), { remember });
     const edits = cells && {
-      onedit: (flat, text) => {
-        const weight = Number(text);
-        if (Number.isFinite(weight)) set(flat, flat + 1, weight);
-      },
+      onedit: (flat, weight) => set(flat, flat + 1, weight),
       onbrush: (flat, first) => set(flat, flat + 1, brush.weight, first),
       onrow: (row) => set(row * columns, (row + 1) * columns, brush.weight),
     };
@@ -177,7 +190,7 @@ class OutputPanel {
     this.v.update(v, { note: v ? "" : "too large to be kept" });
     const values = this.model.values[this.k];
     this.values.update(values, { note: values ? "" : "too large to be kept" });
-    this.meaning.textContent = v ? meaning(v, this.output) : "";
+    tell(this.meaning, v ? meaning(v, this.output) : "");
   }
 
   _mark() {
@@ -199,7 +212,7 @@ function rowSliders(model, output, k, set) {
         const part = model.cotangent(k).subarray(row * columns, (row + 1) * columns);
         return part.every((x) => x === part[0]) ? part[0] : null;
       },
-      set: (weight) => set(row * columns, (row + 1) * columns, weight),
+      set: (weight, remember) => set(row * columns, (row + 1) * columns, weight, remember),
     });
   });
   return element("details", { class: "pbx-rows" }, element("summary", {}, "row by row"), ...lines);
@@ -209,7 +222,12 @@ function rowSliders(model, output, k, set) {
 export function meaning(v, { name, shape }) {
   const first = v[0];
   const weights = [...v.keys()].filter((k) => v[k] !== 0);
+  if (!v.length) return "v has no entries: every gradient is 0.";
   if (!weights.length) return "v is all zeros: every gradient is 0.";
+  if (!shape.length) {
+    const times = first === 1 ? "" : `${number(first)} times `;
+    return `v is ${number(first)}: ${times}the gradient of ${name} itself.`;
+  }
   if (v.every((x) => x === first)) {
     if (first === 1) return `v is all ones: the gradient of ${name}.sum().`;
     const close = Math.abs(first * v.length - 1) < 1e-6;
