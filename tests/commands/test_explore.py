@@ -97,7 +97,14 @@ def test_a_missing_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_serves_until_ctrl_c(program: Path, target: str) -> None:
     command = [sys.executable, "-u", "-m", "pullback", "explore", "--no-browser"]
     command += [f"{program}:{target}"] if target else []
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, the shell has told its children to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert started.stdout is not None
         line = started.stdout.readline()
