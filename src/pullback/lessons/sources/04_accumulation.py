@@ -163,7 +163,7 @@ lesson.reveal("passed", a=(v == 1).all(), b=(v == 2).all(), c=(v == 0).all())
 # %% [markdown]
 # The first gradient is `v.t()`, a view of your v. Torch saw that nobody else held that view, and
 # made it `.grad` without a copy; the second call added in place. This has been known for years
-# (pytorch issue 34082) and happens only where the whole way back is views. It is harmless for a v
+# and happens only where the whole way back is views. It is harmless for a v
 # written in the call, as in `backward(torch.ones_like(out))`. Clone a v that you keep.
 
 # %% exercise fresh [markdown]
