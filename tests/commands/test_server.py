@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 import pullback as pb
+from pullback.commands import explore
 from pullback.commands.server import Server
 from tests.backward.pages import decoded
 
@@ -111,16 +115,70 @@ def test_questions_of_other_pages_are_refused(served: Served, origin: str | None
         (b"\xff\xfe", "the question is not JSON"),
         ({"v": [[1.0]]}, "explore: `v` has [1] entries, but the outputs have [3]."),
         (b'{"v": [[1, 2, NaN]]}', "explore: `v` holds nan; its entries are finite numbers."),
+        (
+            b'{"v": [[1, 2, %b]]}' % (b"9" * 400),
+            f"explore: `v` holds {'9' * 400}; its entries are finite numbers.",
+        ),
     ],
 )
 def test_bad_questions_are_told(served: Served, body: Any, error: str) -> None:
     assert answer(served, body) == (400, {"error": error})
 
 
-@pytest.mark.parametrize("length", ["-1", "x", "99999999999", "", "1_0"])
+@pytest.mark.parametrize("length", ["-1", "x", "99999999999", "9" * 5000, "", "1_0", "\xb2"])
 def test_lengths_that_cannot_be_are_refused(served: Served, length: str) -> None:
     status, body = answer(served, b"{}", Content_Length=length)
     assert (status, body) == (413, b"the question has no length, or is too long")
+
+
+def test_the_door_leads_to_the_page_once(served: Served) -> None:
+    """It stands in the command line of the browser, where every user of the machine reads it."""
+    assert served.server.token not in served.server.door
+    path = served.server.door.removeprefix(served.origin)
+    assert served.ask("GET", path, Host="evil.example")[0] == 403
+    status, headers, _ = served.ask("GET", path)
+    assert (status, headers["Location"]) == (303, f"/{served.server.token}/")
+    assert served.ask("GET", path)[0] == 404
+
+
+def test_a_browser_is_told_the_door_and_not_the_token(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(explore, "Server", lambda *_: served.server)
+    monkeypatch.setattr(explore.webbrowser, "open", told.append)
+    monkeypatch.setattr(served.server, "serve_forever", lambda: None)
+    monkeypatch.setattr(served.server, "close", lambda: None)
+    assert explore.run(explore.Request()) == 0
+    assert told == [served.server.door]
+    assert served.server.url in capsys.readouterr().out
+
+
+def test_the_head_of_the_page_has_its_length_and_no_body(served: Served) -> None:
+    path = f"/{served.server.token}/"
+    status, headers, body = served.ask("HEAD", path)
+    assert (status, body) == (200, b"")
+    assert int(headers["Content-Length"]) == len(served.ask("GET", path)[2])
+    assert served.ask("HEAD", "/x/")[0] == 404
+
+
+def test_a_refused_connection_is_closed(served: Served) -> None:
+    assert served.ask("GET", "/x/")[1]["Connection"] == "close"
+
+
+def test_a_client_that_goes_away_leaves_nothing_on_the_terminal(
+    served: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host, _, port = served.server.host.partition(":")
+    head = f"GET /{served.server.token}/ HTTP/1.1\r\nHost: {served.server.host}\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection((host, int(port))) as client:
+            at_once = struct.pack("ii", 1, 0)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            client.sendall(head.encode())
+    assert served.ask("GET", f"/{served.server.token}/")[0] == 200
+    time.sleep(0.3)
+    assert capfd.readouterr().err == ""
 
 
 def test_other_methods_are_refused(served: Served) -> None:

@@ -34,12 +34,20 @@ def page_question(caller: str, question: object, sizes: Sequence[int]) -> list[l
         )
     for part in parts:
         for entry in part:
-            number = isinstance(entry, (int, float)) and not isinstance(entry, bool)
-            if not number or not math.isfinite(entry):
+            if not _is_finite(entry):
                 raise ArgumentError(
                     f"{caller}: `v` holds {entry!r}; its entries are finite numbers."
                 )
     return parts
+
+
+def _is_finite(entry: object) -> bool:
+    if isinstance(entry, bool) or not isinstance(entry, (int, float)):
+        return False
+    try:
+        return math.isfinite(entry)
+    except OverflowError:  # an integer beyond the floats
+        return False
 
 
 def not_installed(caller: str, package: str, extra: str) -> UnsupportedError:

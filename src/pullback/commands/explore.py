@@ -58,7 +58,7 @@ def run(request: Request) -> int:
     typer.echo(f"The page of this pass: {server.url}")
     typer.echo("It is served to this machine alone, until Ctrl-C.")
     if request.opened:
-        webbrowser.open(server.url)
+        webbrowser.open(server.door)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
