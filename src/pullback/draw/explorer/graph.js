@@ -1,5 +1,6 @@
 // The backward graph: boxes in layers, drawn where they are in view, with pan, zoom and keys.
 
+import { arrow, marker, spanOf } from "./arrows.js";
 import { GROUPINGS, grouped } from "./groups.js";
 import { BOX, placed } from "./layout.js";
 import { number, shapeText } from "./numbers.js";
@@ -8,7 +9,6 @@ import { atNextFrame, button, element, svg } from "./page.js";
 const TEXT_FROM = 0.4;
 const ZOOM = { least: 0.01, most: 3 };
 const MARGIN = 40;
-const LONG_LINE = 4 * BOX.layer;
 
 /** onpick(i) is told the node that was picked. */
 export class GraphView {
@@ -94,9 +94,8 @@ export class GraphView {
     const { nodes } = this.model;
     this.graph = grouped(nodes, this.grouping, this.opened);
     const { places, routes, layers } = placed(this.graph.boxes, this.graph.arrows);
-    Object.assign(this, { places, layers });
-    this.paths = routes.map(pathOf);
-    this.spans = routes.map((route) => spanOf(route));
+    Object.assign(this, { places, layers, routes });
+    this.spans = routes.map(spanOf);
     this.boxLayer.replaceChildren();
     this.edgeLayer.replaceChildren();
     this.boxes.clear();
@@ -193,13 +192,7 @@ export class GraphView {
   }
 
   _line(k) {
-    const { top, bottom } = this.spans[k];
-    const long = bottom - top > LONG_LINE && this.paths[k].indexOf("C") === this.paths[k].lastIndexOf("C");
-    return svg("path", {
-      d: this.paths[k],
-      class: long ? "pbx-long" : null,
-      "marker-end": "url(#pbx-tip)",
-    });
+    return arrow(this.routes[k]);
   }
 
   _box(k) {
@@ -381,46 +374,6 @@ export class GraphView {
     const layer = this.layers.find((each) => each.includes(k));
     return layer[layer.indexOf(k) + step];
   }
-}
-
-function marker() {
-  const tip = svg("path", { d: "M0 0 L8 4 L0 8 z" });
-  const attributes = {
-    id: "pbx-tip",
-    viewBox: "0 0 8 8",
-    refX: 8,
-    refY: 4,
-    markerWidth: 7,
-    markerHeight: 7,
-    orient: "auto",
-  };
-  return svg("defs", {}, svg("marker", attributes, tip));
-}
-
-function pathOf(route) {
-  const half = BOX.height / 2;
-  const points = route.map(({ x, y }, k) => ({
-    x,
-    y: k === 0 ? y + half : k === route.length - 1 ? y - half : y,
-  }));
-  let path = `M${points[0].x} ${points[0].y}`;
-  for (let k = 1; k < points.length; k++) {
-    const [a, b] = [points[k - 1], points[k]];
-    const middle = (a.y + b.y) / 2;
-    path += ` C${a.x} ${middle} ${b.x} ${middle} ${b.x} ${b.y}`;
-  }
-  return path;
-}
-
-function spanOf(route) {
-  const xs = route.map((point) => point.x);
-  const ys = route.map((point) => point.y);
-  return {
-    left: Math.min(...xs),
-    right: Math.max(...xs),
-    top: Math.min(...ys),
-    bottom: Math.max(...ys),
-  };
 }
 
 function titleOf(box, node) {

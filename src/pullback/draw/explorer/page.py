@@ -27,6 +27,7 @@ PARTS = (
     "groups",
     "layout",
     "page",
+    "arrows",
     "heatmap",
     "weights",
     "graph",
