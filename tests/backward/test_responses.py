@@ -88,6 +88,16 @@ def test_rounding_is_not_taken_for_a_backward_that_is_not_linear(name: str) -> N
     assert record.document()["basis"]["kind"] == "elements"
 
 
+def test_gradients_that_vanish_are_followed() -> None:
+    """After 85 steps they are below the normal numbers of float32, after 100 they are zeros."""
+    x = torch.ones(3, requires_grad=True)
+    state = x
+    for _ in range(100):
+        state = (state * 0.35).sin()
+    record = pb.record(state, torch.ones(3), inputs={"x": x})
+    assert record.document()["basis"]["kind"] == "elements"
+
+
 class Off(torch.autograd.Function):
     """Linear but for one part in a thousand of its largest entries."""
 
