@@ -94,7 +94,8 @@ def test_a_recorded_infinity_is_shown_as_one(show: Show, tmp_path: Path) -> None
 def test_back_to_the_recorded_is_told_where_not_everything_follows(
     show: Show, tmp_path: Path
 ) -> None:
-    """With the deposits alone a box says that its number is still the recorded one, while it is."""
+    """With the deposits alone a box says that its number is the recorded one, while it is; a
+    leaf's box follows, as its deposit does."""
     x = torch.randn(80, 80, requires_grad=True)
     out = x.tanh() * x
     record = pb.record(out, torch.ones(80, 80), inputs={"x": x})
@@ -103,7 +104,10 @@ def test_back_to_the_recorded_is_told_where_not_everything_follows(
     before = told.all_text_contents()
     for back in ("as recorded", "undo"):
         page.get_by_role("button", name="zeros").click()
-        assert any("(recorded)" in text for text in told.all_text_contents())
+        assert [text[:12] for text in told.all_text_contents()] == [
+            *["as recorded:"] * (len(before) - 1),
+            "(80, 80) nor",
+        ]
         page.get_by_role("button", name=back).click()
         assert told.all_text_contents() == before
 

@@ -110,7 +110,7 @@ export class GraphView {
 
   /** The norm of what node i received. */
   _norm(i) {
-    const slots = this.model.nodes[i].upstream.map((n) => this.model.quantity(n)?.stats.norm ?? 0);
+    const slots = this.model.received[i].map((n) => this.model.quantity(n)?.stats.norm ?? 0);
     return slots.reduce((total, norm) => Math.hypot(total, norm), 0);
   }
 
@@ -210,7 +210,7 @@ export class GraphView {
       },
       svg("rect", { width: BOX.width, height: BOX.height, rx: 6 }),
       svg("rect", { class: "pbx-norm", y: BOX.height - 4, height: 4, rx: 2, width: 0 }),
-      svg("text", { x: 9, y: 18 }, short(box.label, 24)),
+      svg("text", { x: 9, y: 18 }, short(box.label, 22)),
       svg("text", { x: 9, y: 34, class: "pbx-soft" }),
       svg("title", {}, titleOf(box, node)),
     );
@@ -236,11 +236,11 @@ export class GraphView {
 
   _told(box, last) {
     if (box.members.length > 1) return `${box.members.length} nodes`;
-    const received = this.model.nodes[last].upstream.find((n) => n !== null && n !== undefined);
+    const received = this.model.received[last].find((n) => n !== null && n !== undefined);
     const quantity = this.model.quantity(received);
     if (!quantity) return "received nothing";
-    const stale = quantity.current ? "" : " (recorded)";
-    return `${shapeText(quantity.shape)} norm ${number(quantity.stats.norm)}${stale}`;
+    const norm = `norm ${number(quantity.stats.norm)}`;
+    return quantity.current ? `${shapeText(quantity.shape)} ${norm}` : `as recorded: ${norm}`;
   }
 
   _repaint() {
@@ -382,5 +382,6 @@ function titleOf(box, node) {
 }
 
 function short(text, length) {
-  return text.length > length ? `${text.slice(0, length - 1)}…` : text;
+  const letters = [...text];
+  return letters.length > length ? `${letters.slice(0, length - 1).join("")}…` : text;
 }

@@ -51,6 +51,7 @@ export class Model extends EventTarget {
       if (this.kind !== "none") this.responses.set(Number(number), new Rows(rows));
     }
     this.held = document.quantities.map((quantity) => decode(quantity.values));
+    this.received = this._received();
     this.answered = new Map();
     this.trouble = "";
     this.edited = false;
@@ -59,6 +60,16 @@ export class Model extends EventTarget {
     this._cache = new Map();
     this._history = [];
     this.structure = document.structure ? new Structure(document.structure, this) : null;
+  }
+
+  /** By node and slot; a leaf's node receives its deposit, which is followed where it alone is. */
+  _received() {
+    const received = this.nodes.map(({ upstream }) => upstream);
+    for (const { node, deposit } of this.leaves) {
+      const last = node !== null && !this.nodes[node].edges.length;
+      if (last && deposit !== null) received[node] = [deposit];
+    }
+    return received;
   }
 
   _recordedV() {

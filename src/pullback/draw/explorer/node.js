@@ -49,7 +49,7 @@ export class NodePanel {
       call && element("p", { class: "pbx-soft" }, place(call)),
       ...this._formula(node),
       element("h4", {}, leaf ? "deposit" : "upstream"),
-      ...this._received(node),
+      ...this._received(i),
       ...this._sources(i),
       ...(leaf ? [] : this._sent(node)),
       ...node.hooks.map((hook) => element("p", {}, `hook: ${hook}`)),
@@ -64,9 +64,10 @@ export class NodePanel {
     ];
   }
 
-  _received(node) {
-    return node.upstream.map((number_, slot) =>
-      this._quantity(number_, node.upstream.length > 1 ? `slot ${slot}` : "received"),
+  _received(i) {
+    const slots = this.model.received[i];
+    return slots.map((number_, slot) =>
+      this._quantity(number_, slots.length > 1 ? `slot ${slot}` : "received"),
     );
   }
 
