@@ -134,6 +134,18 @@ def test_marks_remain_where_the_reader_sets_the_colors(show: Show, tmp_path: Pat
     assert marked.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
 
 
+def test_a_name_does_not_turn_the_numbers_after_it(show: Show, tmp_path: Path) -> None:
+    turn = "\u202eout\u2066"
+    x = torch.ones(2, requires_grad=True)
+    outputs = {turn: x * 12.5}
+    record = pb.record(outputs, {turn: torch.ones(2)}, inputs={turn: x})
+    path = record.to_html(tmp_path / "page.html")
+    page = show(path)
+    for text in (page.inner_text("body"), page.locator("noscript").text_content()):
+        assert "\ufffdout\ufffd" in text
+        assert not re.search("[\u202a-\u202e\u2066-\u2069]", text)
+
+
 def test_a_pass_without_a_node_is_a_page(show: Show, tmp_path: Path) -> None:
     case = Exercise(tmp_path)
     record = pb.record(case.out, case.v)

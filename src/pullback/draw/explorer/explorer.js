@@ -5,7 +5,7 @@ import { GraphView } from "./graph.js";
 import { heatmap, TABLE_CELLS } from "./heatmap.js";
 import { Model } from "./model.js";
 import { NodePanel } from "./node.js";
-import { decode, nonfiniteText, number, shapeText, sizeOf } from "./numbers.js";
+import { decode, nonfiniteText, number, printable, shapeText, sizeOf } from "./numbers.js";
 import { button, element, section, tell } from "./page.js";
 import { patternPanel } from "./pattern.js";
 import { player } from "./player.js";
@@ -23,7 +23,7 @@ const SMALL_CELLS = 32;
  */
 export function mount(host, document_, options = {}) {
   const ask = options.ask ?? (options.live ? asker(options.live) : null);
-  const model = new Model(document_, ask);
+  const model = new Model(printable(document_), ask);
   const root = element("div", { class: "pbx" });
   const weights = weightsPanel(model);
   const leaves = leafPanels(model);

@@ -11,6 +11,17 @@ export function decode(packed) {
   return new ARRAYS[packed.type](bytes.buffer);
 }
 
+// Line feeds and tabs stay; what turns the direction of the text after it would turn numbers as well.
+const OBEYED = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+
+/** A document whose names are no commands to the browser. */
+export function printable(value) {
+  if (typeof value === "string") return value.replace(OBEYED, "\ufffd");
+  if (Array.isArray(value)) return value.map(printable);
+  if (value === null || typeof value !== "object" || "data" in value) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, printable(inner)]));
+}
+
 /** Four significant digits; whole numbers below a million exactly. */
 export function number(x) {
   if (Number.isNaN(x)) return "nan";
@@ -34,11 +45,11 @@ export function count(n) {
   return n.toLocaleString("en-US");
 }
 
-/** A shape as Python writes a tuple. */
 export function nonfiniteText(many) {
   return many === 1 ? "1 entry not finite" : `${count(many)} entries not finite`;
 }
 
+/** A shape as Python writes a tuple. */
 export function shapeText(shape) {
   return shape.length === 1 ? `(${shape[0]},)` : `(${shape.join(", ")})`;
 }
