@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from pullback.cotangents import rows
 from pullback.lessons.checking import Case, Exercise, Misconception, called, right, same_function
+from pullback.lessons.lesson import exercises_of
 from pullback.lessons.values import difference, shown
 
 CASES = [
@@ -155,3 +157,8 @@ def test_values_are_shown_in_few_characters() -> None:
 def test_called_and_right_are_what_a_judge_is_made_of() -> None:
     exercise = Exercise(lambda answer, own: right(str(called(answer, (2,), "On 2, it"))))
     assert str(exercise.check(lambda x: x + 1)) == "Right. 3"
+
+
+def test_an_own_output_without_entries_is_passed_over() -> None:
+    exercise = exercises_of(6)["first-row"]
+    assert exercise.check(lambda out: rows(out, {0: 1.0}), (torch.ones(3, 0),)).ok

@@ -121,6 +121,11 @@ _CRASHES = (
         "'NoneType'",
         "something is None there: a .grad is None until a backward has written to it.",
     ),
+    (
+        "modified by an inplace operation",
+        "a write in place changed numbers that backward needs; make a new tensor instead: write "
+        "y = y + 1, not y += 1.",
+    ),
 )
 
 

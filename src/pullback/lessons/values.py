@@ -47,7 +47,7 @@ def as_tensor(value: Any) -> Tensor | None:
         alike = len({v.shape for v in value}) == 1
         return torch.stack([v.detach() for v in value]) if alike else None
     try:
-        return torch.as_tensor(np.asarray(value))
+        return torch.as_tensor(np.array(value, order="C"))  # torch takes no negative strides
     except (TypeError, ValueError):
         return None
 
@@ -81,7 +81,7 @@ def _of_dicts(came: Any, expected: dict[Any, Any]) -> str:
 
 
 def _of_tuples(came: Any, expected: tuple[Any, ...]) -> str:
-    if isinstance(came, Tensor) and came.ndim:
+    if isinstance(came, Tensor | np.ndarray) and came.ndim:
         came = tuple(came)
     if not isinstance(came, tuple | list) or len(came) != len(expected):
         many = len(came) if isinstance(came, tuple | list) else f"a {type(came).__name__}"

@@ -34,6 +34,12 @@ def with_graph(out, target):
     return torch.autograd.grad(((leaf - target) ** 2).mean(), leaf)[0]
 
 
+def of_kept(out, target):
+    out.retain_grad()
+    (out - target).square().mean().backward()
+    return out.grad
+
+
 WRONG = [
     Wrong(
         "by-sum",
@@ -95,4 +101,6 @@ RIGHT = [
     Right("upstream", "with its graph", lambda y, t: 2 * (y - t) / y.numel()),
     Right("upstream", "differentiated", with_graph),
     Right("upstream", "numpy", lambda y, t: (2 * (y - t) / y.numel()).detach().numpy()),
+    Right("upstream", "numpy", lambda out, t: 2 * (out.detach() - t).numpy() / out.numel()),
+    Right("upstream", "kept", of_kept),
 ]

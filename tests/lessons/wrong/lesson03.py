@@ -64,6 +64,11 @@ def in_place(values):
     return x
 
 
+def recorded(out, tensors):
+    asked = {k: t for k, t in tensors.items() if t.is_leaf and t.requires_grad}
+    return set(pb.record(out, torch.ones_like(out), inputs=asked).deposits)
+
+
 WRONG = [
     Wrong(
         "leaf",
@@ -146,6 +151,13 @@ WRONG = [
     ),
     Wrong("leaf", "in place", in_place, "may not be written in place"),
     Wrong("leaf", "list", lambda v: [x / 2 for x in v], "return a tensor"),
+    Wrong(
+        "receivers",
+        "all of them recorded",
+        lambda out, ts: set(pb.record(out, torch.ones_like(out), inputs=ts).deposits),
+        "leave those out",
+    ),
+    Wrong("receivers", "nothing recorded", recorded, "the empty set"),
 ]
 
 RIGHT = [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 import pullback as pb
@@ -138,6 +139,7 @@ WRONG = [
         lambda f, x: (0.0, matrix(f, x).sum()),
         "smallest and the largest row sum",
     ),
+    Wrong("hit", "nan", torch.full((5, 4), torch.nan), "finite numbers"),
 ]
 
 RIGHT = [
@@ -168,4 +170,6 @@ RIGHT = [
     Right("range", "one product", by_products),
     Right("range", "sensitivity", by_sensitivity),
     Right("range", "every one-hot", every_one_hot),
+    Right("hit", "numpy", shares(EXACT).numpy()),
+    Right("range", "an array", lambda f, x: np.array([float(end) for end in by_products(f, x)])),
 ]

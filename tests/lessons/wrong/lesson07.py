@@ -64,6 +64,12 @@ class _Noisy:
         return x * torch.rand(())
 
 
+def _overwritten(x):
+    y = x.exp()
+    y += 1
+    return y
+
+
 WRONG = [
     Wrong("row", "ones", lambda f, x, i: _pulled(f, x, torch.ones_like(f(x))), "sum of all rows"),
     Wrong(
@@ -155,6 +161,11 @@ WRONG = [
     Wrong("mine", "no graph", (lambda x: x.detach() * 2, X, V), "sees no x at all"),
     Wrong("mine", "cut", (_detached, X, V), "cut off from"),
     Wrong("mine", "kink", (torch.relu, X * 0, V), "kink"),
+    Wrong("mine", "overwritten", (_overwritten, X, V), "not y += 1"),
+    Wrong("mine", "not finite", (lambda x: (-x.exp()).log(), X, V), "where my_f is finite"),
+    Wrong("mine", "weights not finite", (torch.sin, X, V * torch.nan), "finite numbers"),
+    Wrong("mine", "complex", (lambda x: x * 1j, X, V), "real numbers"),
+    Wrong("mine", "no entries", (lambda x: V * x.sum(), X[:0], V), "at least one"),
 ]
 
 RIGHT = [
@@ -206,4 +217,5 @@ RIGHT = [
         (lambda x: x.outer(x).exp(), X, torch.ones(2, 2, dtype=torch.float64)),
     ),
     Right("mine", "negative weights", (lambda x: x.cumsum(0).sin(), X, -V)),
+    Right("mine", "v of another dtype", (torch.sin, X, V.float())),
 ]

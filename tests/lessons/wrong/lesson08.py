@@ -73,6 +73,25 @@ class _Doubled(torch.autograd.Function):
         return t * x.cos()
 
 
+def _overwritten(x):
+    y = x.exp()
+    y += 1
+    return y
+
+
+class _Cube(torch.autograd.Function):
+    """As many have it: without a setup_context, so that torch.func refuses it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, v):
+        return 3 * ctx.saved_tensors[0] ** 2 * v
+
+
 WRONG = [
     Wrong(
         "column", "ones", lambda f, x, i: _jvp(f, x, torch.ones_like(x))[1], "sum of all columns"
@@ -123,6 +142,10 @@ WRONG = [
     Wrong("mine", "wide", (torch.sum, X, "forward"), "reverse mode gives"),
     Wrong("mine", "backward is another", (_Doubled.apply, X, "forward"), "different functions"),
     Wrong("mine", "two outputs", (lambda x: (x, x), X, "forward"), "one tensor"),
+    Wrong("mine", "overwritten", (_overwritten, X, "forward"), "not y += 1"),
+    Wrong("mine", "not finite", (lambda x: (-x.exp()).log(), X, "forward"), "finite"),
+    Wrong("mine", "whole numbers", (lambda x: x.long(), X, "forward"), "real, finite"),
+    Wrong("mine", "cut", (lambda x: x.detach() * 2, X, "forward"), "cut off from x"),
 ]
 
 RIGHT = [
@@ -145,4 +168,5 @@ RIGHT = [
     Right("mine", "wide", (lambda x: x[:1] * x.sum(), X, "reverse")),
     Right("mine", "square, either", (torch.sin, X, "forward")),
     Right("mine", "square, or", (torch.sin, X, "reverse")),
+    Right("mine", "no forward mode", (_Cube.apply, X, "forward")),
 ]

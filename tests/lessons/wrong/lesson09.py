@@ -106,6 +106,7 @@ WRONG = [
         (lambda x: torch.ones(12, dtype=x.dtype) + 0 * x.detach(), X),
         "no entry of J",
     ),
+    Wrong("mine", "not finite", (lambda x: (-x.exp()).log(), X), "where my_f is finite"),
 ]
 
 RIGHT = [

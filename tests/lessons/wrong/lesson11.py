@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from . import Right, Wrong
@@ -168,6 +169,17 @@ def with_a_grad(values, scale):
     return w
 
 
+def written_afterwards(x):
+    y = x.clamp(min=0).sqrt()
+    y[x <= 0] = 0
+    return y
+
+
+def on_another_leaf(x):
+    x = x.detach().requires_grad_()
+    return torch.where(x > 0, torch.where(x > 0, x, 1.0).sqrt(), 0.0)
+
+
 WRONG = [
     Wrong("leaf", "not empty", with_a_grad, "of this backward alone"),
     Wrong("verdict", "frozen", lambda out, x: "frozen", "entries that are not 0 arrives"),
@@ -225,11 +237,20 @@ WRONG = [
     Wrong("safe-root", "nan to num", lambda x: torch.nan_to_num(x.sqrt()), "slope is infinite"),
     Wrong("safe-root", "no graph", lambda x: x.detach().clamp(min=0).sqrt(), "no graph"),
     Wrong("safe-root", "one at zero", lambda x: torch.where(x > 0, x, 1.0).sqrt(), "0 elsewhere"),
+    Wrong(
+        "leaf", "float64", lambda v, s: torch.tensor(v).double().mul(s).requires_grad_(), "float32"
+    ),
+    Wrong("leaf", "whole", lambda v, s: (torch.tensor(v) * s).requires_grad_(), "whole numbers"),
+    Wrong("safe-root", "written afterwards", written_afterwards, "torch.where"),
+    Wrong("safe-root", "another leaf", on_another_leaf, "must come from x"),
+    Wrong("verdict", "an array", lambda out, x: np.ones(3), "the answer is one of"),
 ]
 
 RIGHT = [
-    Right("leaf", "detach", lambda v, s: (torch.tensor(v) * s).detach().requires_grad_(True)),
-    Right("leaf", "list", lambda v, s: torch.nn.Parameter(torch.tensor(v) * s)),
+    Right(
+        "leaf", "detach", lambda v, s: (torch.tensor(v).float() * s).detach().requires_grad_(True)
+    ),
+    Right("leaf", "list", lambda v, s: torch.nn.Parameter(torch.tensor(v).float() * s)),
     Right("verdict", "backward and back", by_backward_and_back),
     Right("verdict", "count", why(count=lambda g: g.count_nonzero() > 0)),
     Right("in-place", "masked", masked),

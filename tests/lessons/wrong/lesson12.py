@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.autograd import Function, gradcheck
 from torch.autograd.function import once_differentiable
@@ -227,6 +228,20 @@ def one_off(x, v):
     return x.cos() * v * torch.tensor([1.0, 1.0, 1.1], dtype=v.dtype)
 
 
+class InNumpy(Function):
+    @staticmethod
+    def forward(ctx, x, s, a):
+        ctx.save_for_backward(x, s)
+        ctx.a = a
+        return a * x**2 * s[:, None]
+
+    @staticmethod
+    def backward(ctx, v):
+        x, s = (t.numpy() for t in ctx.saved_tensors)
+        of_s = ctx.a * x**2 * v.numpy()
+        return 2 * ctx.a * torch.from_numpy(x * s[:, None]) * v, torch.from_numpy(of_s.sum(1)), None
+
+
 WRONG = [
     Wrong("running", "forward again", lambda v: v.cumsum(0), "forward once more"),
     Wrong(
@@ -344,6 +359,15 @@ WRONG = [
     ),
     Wrong("mine", "kink", (of_one(torch.abs, lambda x, v: x.sign() * v), X - 0.5), "off the kink"),
     Wrong("mine", "crash", (of_one(torch.sin, lambda x, v: M[:, :2] @ v), X), "your own code's"),
+    Wrong("mine", "nan backward", (of_one(torch.sin, lambda x, v: v * torch.nan), X), "inf or NaN"),
+    Wrong("mine", "nan", (of_one(lambda x: x * torch.nan, lambda x, v: v), X), "is finite"),
+    Wrong(
+        "mine", "writes x", (of_one(lambda x: x.mul_(2), lambda x, v: 2 * v), X), "x is the caller"
+    ),
+    Wrong(
+        "mine", "writes v", (of_one(lambda x: 2 * x, lambda x, v: v.mul_(2)), X), "v is the caller"
+    ),
+    Wrong("function", "numpy", InNumpy, "leaves no graph"),
 ]
 
 RIGHT = [
@@ -362,4 +386,5 @@ RIGHT = [
     Right("mine", "sine", (SINE, X)),
     Right("mine", "matrix", (of_one(lambda x: M[:2] @ x, lambda x, v: M[:2].T @ v), X)),
     Right("mine", "constant", (of_one(lambda x: torch.ones_like(x), lambda x, v: 0 * v), X)),
+    Right("running", "numpy", lambda v: np.cumsum(v.numpy()[::-1], 0)[::-1]),
 ]

@@ -108,6 +108,12 @@ def first_leaf(root, v, retain_graph=False):
     return dict(list(sweep_with()(root, v, retain_graph).items())[:1])
 
 
+def only_at_my_x(x):
+    if not np.array_equal(x, X):
+        raise ValueError("elsewhere")
+    return x
+
+
 WRONG = [
     Wrong("unbroadcast", "again", lambda v, s: np.broadcast_to(v, s) + 0, "do not broadcast again"),
     Wrong("sweep", "one leaf", first_leaf, "is missing from the result"),
@@ -238,6 +244,9 @@ WRONG = [
     Wrong("own-op", "shape", (np.sum, lambda v, x: np.asarray(v), X), "the shape of x"),
     Wrong("own-op", "text", (np.exp, lambda v, x: v * np.exp(x), "here"), "array of numbers"),
     Wrong("own-op", "integers", (lambda x: np.arange(3), lambda v, x: v, X), "array of floats"),
+    Wrong("sweep", "order not written", lambda *_, **__: list(None), "not written yet"),
+    Wrong("own-op", "shape", (lambda x: x[x > X[0]], lambda v, x: 0 * x, X), "the same shape near"),
+    Wrong("own-op", "breaks nearby", (only_at_my_x, lambda v, x: v, X), "your own code's"),
 ]
 
 RIGHT = [

@@ -182,6 +182,15 @@ _RECEIVERS = Exercise(
             "a constant cannot be asked for: leave tensors that do not require grad out first.",
         ),
         (
+            "does not require a gradient. Leave it out",
+            "pb.record's inputs are tensors that may receive something: leave those out that do "
+            "not require grad.",
+        ),
+        (
+            "`inputs` holds no tensors",
+            "where no tensor may receive anything, the answer is the empty set.",
+        ),
+        (
             "cannot be empty",
             "where no tensor may receive anything, the answer is the empty set.",
         ),

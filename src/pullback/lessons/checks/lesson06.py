@@ -39,7 +39,7 @@ def _outs(own: Own) -> list[tuple[str, Tensor]]:
         ("an out of shape (4,)", torch.arange(4.0, requires_grad=True) * 2),
         ("an out of shape (3, 2, 2)", torch.ones(3, 2, 2, requires_grad=True) * 2),
     ]
-    theirs = [t for t in own_tensors(own) if t.ndim and len(t) > 1]
+    theirs = [t for t in own_tensors(own) if t.ndim and len(t) > 1 and t.numel()]
     return found + [(f"your own out, {tuple(t.shape)}", t) for t in theirs]
 
 
@@ -144,6 +144,8 @@ def _judge_hit(answer: Any, own: Own) -> Outcome:
     told = f"v is {shown(v)}"
     if v.shape != (5, 4):
         return wrong("v has the shape of out, (5, 4).", f"{told}: shape {tuple(v.shape)}")
+    if not bool(v.isfinite().all()):
+        return wrong("weights are finite numbers.", told)
     weight, least, total = float(v.double().sum()), float(v.min()), _total_of(v)
     facts = f"{told}: smallest weight {least:.6g}, sum {weight:.6g}, total {total:.6g}"
     if least < 0:

@@ -14,15 +14,11 @@ from ..checking import (
     Case,
     Exercise,
     Misconception,
-    Outcome,
     Own,
-    called,
-    right,
     same_function,
-    wrong,
 )
-from ..values import difference, shown
-from .several import fresh, given, load_forward_mode
+from .several import fresh, load_forward_mode
+from .threeways import judge_mine
 
 load_forward_mode()
 
@@ -313,74 +309,11 @@ _DIFFERENCES = Exercise(
 )
 
 
-def _judge_mine(answer: Any, own: Own) -> Outcome:
-    f, x, v = given(answer, "my_f", "my_x", "my_v")
-    if not isinstance(x, Tensor) or x.dtype != torch.float64:
-        told = f"my_x is {shown(x) if not isinstance(x, Tensor) else x.dtype}."
-        return wrong("give a float64 tensor: differences need its digits.", told)
-    x = x.detach().clone()
-    out, again = (called(f, (x.clone().requires_grad_(),), "On my_x, my_f") for _ in range(2))
-    refusal = _unusable(out, again, v)
-    if refusal is not None:
-        return refusal
-    v = v.detach().to(out.dtype)
-    leaf = x.clone().requires_grad_()
-    ledger = pb.record(f(leaf), v, inputs={"x": leaf}, keep="tensors").deposits.get("x")
-    ledger = torch.zeros_like(x) if ledger is None else ledger
-    by_matrix = _weigh(v, pb.jacobian(f)(x.clone()).reshape(out.numel(), -1).detach(), x)
-    wiggled = _by_differences(f, x, v)
-    ways = f"On my_x:\n  matrix       {shown(by_matrix)}\n  ledger       {shown(ledger)}\n"
-    ways += f"  differences  {shown(wiggled)}"
-    if difference(ledger.float(), by_matrix) or difference(wiggled.float(), ledger):
-        return wrong(
-            "backward and differences see different functions. Something in my_f is cut off from "
-            "the graph (.detach(), .data, .item()) or rewritten (a straight-through estimator), or "
-            "my_x lies on a kink (relu at 0, a maximum attained twice), where there is no "
-            "derivative.",
-            ways,
-        )
-    return right("All three agree on your own function.")
-
-
-def _unusable(out: Any, again: Any, v: Any) -> Outcome | None:
-    if not isinstance(out, Tensor) or out.numel() < 2:
-        return wrong(
-            "my_f returns a tensor of more than one entry: one row is no matrix.",
-            f"my_f(my_x) is {shown(out)}.",
-        )
-    if not torch.equal(out, again):
-        return wrong(
-            "my_f gives other numbers each time, so it has no one Jacobian. Draw random numbers "
-            "outside of it.",
-            f"On my_x:\n  first   {shown(out)}\n  second  {shown(again)}",
-        )
-    if not isinstance(v, Tensor) or v.shape != out.shape:
-        has = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
-        return wrong(
-            "my_v weighs the entries of my_f(my_x), so it has the same shape.",
-            f"my_f(my_x) has shape {tuple(out.shape)}, my_v has {has}.",
-        )
-    if not out.requires_grad:
-        return wrong(
-            "something in my_f left the graph (.detach(), .item(), torch.no_grad(), an integer), "
-            "so backward sees no x at all.",
-            f"x requires grad, and my_f(x).requires_grad is {out.requires_grad}.",
-        )
-    return None
-
-
-def _by_differences(f: Function, x: Tensor, v: Tensor) -> Tensor:
-    steps = torch.eye(x.numel(), dtype=x.dtype).reshape(-1, *x.shape) * 1e-6
-    with torch.no_grad():
-        found = [(v * (f(x + step) - f(x - step))).sum() / 2e-6 for step in steps]
-    return torch.stack(found).reshape(x.shape)
-
-
 EXERCISES = {
     "row": _ROW,
     "full": _FULL,
     "weigh": _WEIGH,
     "ledger": _LEDGER,
     "differences": _DIFFERENCES,
-    "mine": Exercise(_judge_mine),
+    "mine": Exercise(judge_mine),
 }

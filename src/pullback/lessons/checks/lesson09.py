@@ -42,9 +42,7 @@ def _judge_colors(answer: Any, own: Own) -> Outcome:
         told, hint = _clash(found.long().tolist(), n)
         if hint:
             return wrong(hint, told)
-    return right(
-        "Neighbours and next neighbours differ, so no two columns of a color meet in a row."
-    )
+    return right("Neighbors and next neighbors differ, so no two columns of a color meet in a row.")
 
 
 def _clash(colors: list[int], n: int) -> tuple[str, str]:
@@ -66,7 +64,7 @@ def _clash_hint(colors: list[int]) -> str:
     if len(set(colors)) == 1:
         return "with one color for all, each entry of the product is the sum of a whole row of J."
     if len(set(colors)) == 2 and all(a != b for a, b in pairwise(colors)):
-        return "neighbours differ, but columns 0 and 2 meet in row 1: two colors are too few."
+        return "neighbors differ, but columns 0 and 2 meet in row 1: two colors are too few."
     if sorted(colors) == colors:
         return (
             "those are blocks of columns side by side, and side by side they share rows. Take "
@@ -283,6 +281,8 @@ def _judge_mine(answer: Any, own: Own) -> Outcome:
     if not isinstance(out, Tensor) or out.numel() < 8:
         has = f"{out.numel()} entries" if isinstance(out, Tensor) else shown(out)
         return wrong("my_f returns a tensor of at least 8 entries.", f"It gave {has}.")
+    if not bool(out.isfinite().all()):
+        return wrong("move my_x to where my_f is finite.", f"It gave {shown(out)}.")
     apart = difference(again, out)
     if apart:
         return wrong("my_f gives other numbers each time it is called.", f"Called twice: {apart}")

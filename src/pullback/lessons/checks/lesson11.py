@@ -7,22 +7,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checking import Exercise, Outcome, Own, called, right, wrong
+from ..checking import CrashedError, Exercise, Outcome, Own, called, right, wrong
 from ..values import difference, shown
 from .births import BIRTHPLACE
 from .verdicts import judge_verdict
 
-_LISTS = (([1.0, -2.0, 3.0], 0.1), ([[1.0, 2.0], [3.0, 4.0]], -2.0), ([5.0], 1.0))
+_LISTS = (
+    ([1.0, -2.0, 3.0], 0.1),
+    ([[1.0, 2.0], [3.0, 4.0]], -2.0),
+    ([5.0], 1.0),
+    ([3, -4], 2),
+)
 
 
 def _judge_leaf(answer: Any, own: Own) -> Outcome:
     for values, scale in _LISTS:
         call = f"On values = {values}, scale = {scale}, it"
         w = called(answer, (values, scale), call)
-        expected = torch.tensor(values) * scale
+        expected = torch.tensor(values, dtype=torch.float32) * scale
         if not isinstance(w, Tensor) or difference(w, expected):
             told = f"{call} gave {shown(w)}; right is {shown(expected)}."
             return wrong("the tensor holds scale * values.", told)
+        if w.dtype != torch.float32:
+            return wrong(
+                "float32 is asked for: give the dtype when the tensor is made, while it has no "
+                "graph.",
+                f"{call} gave {w.dtype}.",
+            )
         if not w.requires_grad:
             return wrong(
                 "it does not require grad. Ask for that last, with .requires_grad_().",
@@ -130,13 +141,23 @@ def _judge_root(answer: Any, own: Own) -> Outcome:
             return wrong(_root_hint(x, came, expected), told)
         if not came.requires_grad:
             return wrong("the result has no graph; the gradient is asked for, too.", f"{call}: so.")
-        (gradient,) = torch.autograd.grad(came.sum(), leaf)
+        gradient = _root_gradient(came, leaf, call)
+        if gradient is None:
+            return wrong("the result must come from x as it was given.", f"{call}: no path to x.")
         slope = torch.zeros_like(x)
         slope[x > 0] = 0.5 / x[x > 0].sqrt()
         if difference(gradient, slope):
             told = f"{call} has gradient {shown(gradient)}; right is {shown(slope)}."
             return wrong(_slope_hint(gradient), told)
     return right("The root never sees a number whose slope is infinite.")
+
+
+def _root_gradient(came: Tensor, leaf: Tensor, call: str) -> Tensor | None:
+    try:
+        (gradient,) = torch.autograd.grad(came.sum(), leaf, allow_unused=True)
+    except RuntimeError as error:
+        raise CrashedError(error, f"{call} gave the right values; its backward") from error
+    return gradient
 
 
 def _root_hint(x: Tensor, came: Any, expected: Tensor) -> str:
@@ -165,9 +186,27 @@ def _slope_hint(gradient: Tensor) -> str:
 
 
 EXERCISES = {
-    "leaf": Exercise(_judge_leaf),
+    "leaf": Exercise(
+        _judge_leaf,
+        crashes=(
+            (
+                "nly Tensors of floating point",
+                "[3, -4] is a list of whole numbers, which cannot require grad: give "
+                "dtype=torch.float32 when the tensor is made.",
+            ),
+        ),
+    ),
     "verdict": Exercise(judge_verdict),
     "in-place": Exercise(_judge_in_place),
     "birthplace": BIRTHPLACE,
-    "safe-root": Exercise(_judge_root),
+    "safe-root": Exercise(
+        _judge_root,
+        crashes=(
+            (
+                "modified by an inplace operation",
+                "the root saved its result for its backward, and that was written to afterwards. "
+                "Mask with torch.where, the input as well as the result.",
+            ),
+        ),
+    ),
 }

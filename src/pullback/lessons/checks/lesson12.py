@@ -264,13 +264,17 @@ def _write_in_place(apply: Any) -> Outcome | None:
 
 
 def _second_derivative(apply: Any) -> Outcome | None:
-    came = [_hessian_part(f) for f in (apply, _gain)]
+    try:
+        came = [_hessian_part(f) for f in (apply, _gain)]
+    except Exception as error:
+        raise CrashedError(error, "Differentiated twice, it") from error
     apart = difference(came[0], came[1])
     if not apart:
         return None
     return wrong(
         "backward uses something that was computed in forward, or without a graph, and counts as a "
-        "constant. Save x and s, and compute the slope from them in backward.",
+        "constant (@once_differentiable makes it one). Save x and s, and compute the slope from "
+        "them in backward.",
         f"Differentiated twice, the gradients of (x, s) of <backward(v), 1> are not right. {apart}",
     )
 
@@ -301,6 +305,11 @@ _FUNCTION = Exercise(
         (
             "forward input was not a Variable",
             "a is no tensor: return None for it.",
+        ),
+        (
+            "call numpy()",
+            "a second derivative goes through what backward computes, so that has to be torch "
+            "operations on what was saved: NumPy leaves no graph.",
         ),
         ("save_for_backward can only save", "only tensors: keep a as ctx.a = a."),
         ("not enough values to unpack", "what was saved is not what backward unpacks."),

@@ -215,7 +215,11 @@ def _judge_own(answer: Any, own: Own) -> Outcome:
             told = f"my_rule gave shape {back.shape}; my_x has {x.shape}."
             return wrong("the cotangent of x has the shape of x.", told)
         h = 1e-5
-        moved = (np.asarray(forward(x + h * t)) - np.asarray(forward(x - h * t))) / (2 * h)
+        up, down = (_moved(forward, x + step * t) for step in (h, -h))
+        if up.shape != y.shape or down.shape != y.shape:
+            told = f"On my_x shape {y.shape}, {h:g} beside it {up.shape} and {down.shape}."
+            return wrong("my_forward gives the same shape near my_x as at it.", told)
+        moved = (up - down) / (2 * h)
         there, here = float((v * moved).sum()), float((back * t).sum())
         size = np.linalg.norm(v) * np.linalg.norm(moved) + abs(here)
         if not abs(there - here) <= 1e-6 * size + 1e-9:
@@ -229,12 +233,25 @@ def _judge_own(answer: Any, own: Own) -> Outcome:
     return right("<v, J t> = <rule(v), t>, three times. Your rule belongs to your operation.")
 
 
+def _moved(forward: Any, x: Array) -> Array:
+    return np.asarray(called(forward, (x,), "Close to my_x, my_forward"))
+
+
 EXERCISES = {
     "matmul-rule": MATMUL_RULE,
     "index-rule": INDEX_RULE,
     "unbroadcast": UNBROADCAST,
     "order": _ORDER,
-    "sweep": Exercise(_judge_sweep),
+    "sweep": Exercise(
+        _judge_sweep,
+        crashes=(
+            (
+                "'NoneType'",
+                "something is None there: is `order` or `unbroadcast` above not written yet, or "
+                "without a return?",
+            ),
+        ),
+    ),
     "deposit": Exercise(_judge_deposit),
     "engine": Exercise(judge_engine),
     "own-op": Exercise(_judge_own),

@@ -25,10 +25,19 @@ def judge_mine(answer: Any, own: Own) -> Outcome:
         has = f"{x.dtype}, {x.numel()} entries" if isinstance(x, Tensor) else shown(x)
         return wrong("my_x is a float64 tensor of at least two entries.", f"my_x is {has}.")
     x = x.detach()
-    out = called(function.apply, (x.clone(),), "On my_x, MyFunction.apply")
+    if not bool(x.isfinite().all()):
+        return wrong("my_x is a point of finite numbers.", f"my_x is {shown(x)}.")
+    own_x = x.clone()
+    out = called(function.apply, (own_x,), "On my_x, MyFunction.apply")
+    if not torch.equal(own_x, x):
+        return wrong(
+            "x is the caller's: compute with it, never into it.", "Forward has changed x itself."
+        )
     if not isinstance(out, Tensor) or not out.is_floating_point() or out.numel() < 2:
         has = f"shape {tuple(out.shape)}, {out.dtype}" if isinstance(out, Tensor) else shown(out)
         return wrong("it returns one real tensor of at least two entries.", f"It gave {has}.")
+    if not bool(out.isfinite().all()):
+        return wrong("move my_x to where the result is finite.", f"It gave {shown(out)}.")
     return _tried(function.apply, x, out)
 
 
@@ -41,12 +50,21 @@ def _tried(apply: Any, x: Tensor, out: Tensor) -> Outcome:
         )
     units = torch.eye(out.numel(), dtype=out.dtype).reshape(-1, *out.shape)
     rows = torch.stack([_pull(apply, x, v).reshape(-1) for v in units])
+    if not bool(rows.isfinite().all()):
+        return wrong("backward gives inf or NaN at my_x.", f"J by backward is {shown(rows)}.")
     if failed := _entry(rows, moved):
         return failed
     draw = generator(12)
     for size in (1.0, 0.01, 100.0):
         w = size * torch.randn(out.shape, generator=draw, dtype=torch.float64).to(out.dtype)
-        came, linear = _pull(apply, x, w).reshape(-1), w.reshape(-1) @ rows
+        before = w.clone()
+        came, linear = _pull(apply, x, w).reshape(-1), before.reshape(-1) @ rows
+        if not torch.equal(w, before):
+            return wrong(
+                "v is the caller's, and other nodes may still read it: compute with it, never into "
+                "it.",
+                "Backward has changed v itself.",
+            )
         if apart := difference(came, linear):
             return wrong(
                 "each row of J is right, and still backward is not linear in v: is there a clamp, "

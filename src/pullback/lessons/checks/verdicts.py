@@ -84,7 +84,7 @@ def _trace(out: Tensor, x: Tensor, text: str) -> Outcome | None:
 
 
 def _hint(came: Any, expected: str) -> str:
-    if came not in VERDICTS:
+    if not isinstance(came, str) or came not in VERDICTS:
         return f"the answer is one of {', '.join(map(repr, VERDICTS))}."
     for pair, hint in _MIXED_UP:
         if (came, expected) == pair:

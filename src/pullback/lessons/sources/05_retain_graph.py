@@ -131,8 +131,8 @@ assert "No node" in pb.explain((inp + 1).t(), ones).about("retain_graph")[0].tex
 # ## Keeping the graph
 #
 # With `retain_graph=True` nothing is freed by *this* call. The last call of a series can do
-# without, and then the memory is given back. (`pb.record`, `pb.explain` and `pb.sensitivity` always
-# keep the graph.)
+# without, and then the memory is given back. (`pb.record`, `pb.explain` and `pb.sensitivity` only
+# look, and keep the graph. `pb.record(..., accumulate=True)` is a real backward, and frees it.)
 
 # %% code keep
 inp.grad = None
@@ -143,6 +143,15 @@ print("three calls:", torch.equal(inp.grad, 3 * first))
 
 # %% proof keep
 assert torch.equal(inp.grad, 3 * first)
+looked = (inp + 1).pow(2).t()
+for accumulate in (False, False, True):
+    pb.record(looked, ones, inputs={"inp": inp}, accumulate=accumulate)
+freed = False
+try:
+    looked.backward(ones)
+except RuntimeError as raised:
+    freed = "a second time" in str(raised)
+assert freed
 
 # %% [markdown]
 # It has nothing to do with the need for v. Lesson 2 tried all four combinations: v is needed

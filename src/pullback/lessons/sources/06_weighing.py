@@ -185,9 +185,10 @@ lesson.reveal("beats", a=on > off, b=on < off, c=on == off)
 
 # %% [markdown]
 # 600 beats 363. What counts is weight *times* derivative. So the exact answer is: the most
-# sensitive entries are those where the weighed derivative is largest; in front are the diagonal
-# entries with heavy outputs, then *all* other entries with heavy outputs, and only then the
-# diagonal entries with light ones. `top` lists them:
+# sensitive entries are those where the weighed derivative is largest. With this v, in front is the
+# diagonal entry with a heavy output, then come *all* other entries with heavy outputs, and only
+# then the diagonal entries with light ones. (A first row only 1.2 times as heavy would not do: 360
+# is less than 363.) `top` lists them:
 
 # %% code top
 weighed = pb.sensitivity(out, {"inp": inp}, {"first row twice": heavier})
@@ -199,6 +200,7 @@ top = weighed.top("first row twice", 6)
 assert top[0] == ("inp", (0, 0), 726.0)
 assert {index for _, index, _ in top[1:4]} == {(1, 0), (2, 0), (3, 0)}
 assert top[4][2] == 363.0
+assert 1.2 * 300 == 360.0 < 363
 
 # %% [markdown]
 # ## Question 3: what does inp.grad mean here?

@@ -3,8 +3,9 @@
 #
 # A scalar has a gradient. A tensor of 20 entries has 20 of them, one per entry. Write each as a
 # row, put the rows below one another, and you have the **Jacobian** J: a row per output entry, a
-# column per input entry. Every backward pass is a product with that matrix, `v' J`, though nobody
-# ever writes the matrix down. In this lesson we do write it down, and see that it is true:
+# column per input entry. Every backward pass is a product with that matrix, `v' J` (`v'` is v laid
+# out as one row; lesson 2 wrote `v . J`), though nobody ever writes the matrix down. In this lesson
+# we do write it down, and see that it is true:
 #
 # 1. one row of J is one backward pass with a one-hot cotangent;
 # 2. all rows together are J;

@@ -113,10 +113,12 @@ print(torch.allclose(push(2 * s - 3 * t), 2 * push(s) - 3 * push(t)))
 assert torch.allclose(push(2 * s - 3 * t), 2 * push(s) - 3 * push(t))
 
 # %% [markdown]
-# And the two belong together. Weigh the moved outputs with w: `<w, J t>`. Or send w back first and
-# see how it meets the motion: `<J' w, t>`. Both are the one number `w' J t`, with the brackets set
-# differently. This is the **adjoint identity**. It needs no J, one product of each kind, and it
-# catches nearly every mistake in a hand-written derivative: lesson 12 lives on it.
+# And the two belong together. Write `<a, b>` for the sum of all entries of `a * b`, and `J'` for J
+# transposed; `J' w` is what a backward with w gives. Weigh the moved outputs with w: `<w, J t>`. Or
+# send w back first and see how it meets the motion: `<J' w, t>`. Both are the one number `w' J t`,
+# with the brackets set differently. This is the **adjoint identity**. It needs no J, one product of
+# each kind, and it catches nearly every mistake in a hand-written derivative: lesson 12 lives on
+# it.
 
 # %% predict adjoint [markdown]
 # **Predict.** `w` is a random cotangent, `t` a random tangent. By how much do `<w, J t>` and `<J'
@@ -223,10 +225,11 @@ lesson.check("cheaper", cheaper)
 #
 # A custom `autograd.Function` often has a backward and no forward mode. There is a way around it:
 # `u -> J' u` is linear in u, so *its* Jacobian with respect to u is J', whatever u is. A VJP of
-# that map, with weights t, is J'' t, which is `J t` (J. Townsend, "A new trick for calculating
-# Jacobian vector products", 2017). Two backward passes make one forward product, and the product is
-# sure to belong to the J of *backward*, custom or not. `pb.jvp` and `pb.JacobianOperator` compute
-# `J t` in this way, and fall back on forward mode where a backward cannot be differentiated.
+# that map, with weights t, is J' transposed once more, times t: `J t` (J. Townsend, "A new trick
+# for calculating Jacobian vector products", 2017). Two backward passes make one forward product,
+# and the product is sure to belong to the J of *backward*, custom or not. `pb.jvp` and
+# `pb.JacobianOperator` compute `J t` in this way, and fall back on forward mode where a backward
+# cannot be differentiated.
 
 # %% exercise double [markdown]
 # **Exercise.** Write `jvp_by_vjps(f, x, t)`: `J t` by two VJPs. (`torch.func.jvp` would be right,

@@ -2,7 +2,7 @@
 # # 9. Sparse Jacobians and coloring
 #
 # A Jacobian of m rows takes m backward passes, one of n columns takes n forward ones. For a grid of
-# 512 x 512 points that is 262,144 of them. But at each point such a program looks at its neighbours
+# 512 x 512 points that is 262,144 of them. But at each point such a program looks at its neighbors
 # and at nothing else, so nearly all of J is zero, at every input. If you know *where* it is zero, a
 # handful of products give all of it. This lesson does it by hand first.
 
@@ -17,7 +17,7 @@ lesson = open_lesson(9)
 # %% [markdown]
 # ## A pattern
 #
-# `f` mixes each entry with its left and right neighbour. Row i of J can be nonzero in columns i -
+# `f` mixes each entry with its left and right neighbor. Row i of J can be nonzero in columns i -
 # 1, i and i + 1 only: J is *tridiagonal*. `pb.plan_jacobian` finds this out from what backward
 # does.
 
@@ -78,7 +78,8 @@ count = large.num_products
 lesson.reveal("products", a=count == 1000, b=count == 334, c=count == 3)
 
 # %% [markdown]
-# Three, however large it is. Every row has an entry in three columns, so fewer cannot do.
+# Three, however large it is. All rows but the first and the last have entries in three columns,
+# which need three colors, so coloring cannot do with fewer.
 
 # %% exercise colors [markdown]
 # **Exercise.** Write `colors(n)`: a list of n colors, numbers from 0, for the columns of a
@@ -305,13 +306,13 @@ print(own_plan.pattern.why() or "the pattern is not full")
 # %% exercise mine [markdown]
 # **Exercise.** Write a function `my_f` and give a float64 point `my_x`, of at least 8 entries, such
 # that the plan takes at most a quarter of the products that rows or columns one by one would. It
-# should mean something to you: a chain of springs, a picture and its neighbours, a batch of small
+# should mean something to you: a chain of springs, a picture and its neighbors, a batch of small
 # models.
 
 
 # %% solution mine
 def my_f(x):
-    """Springs between neighbours on a ring, that grow stiffer the more they are pulled."""
+    """Springs between neighbors on a ring, that grow stiffer the more they are pulled."""
     pulled = x.roll(-1) - x
     force = pulled + pulled**3
     return force - force.roll(1)
@@ -326,7 +327,7 @@ lesson.check("mine", (my_f, my_x))
 # ## What to keep
 #
 # - Columns that share no row can share a JVP; rows that share no column can share a VJP. The number
-#   of colors is the number of products, and does not grow with the grid.
+#   of colors is the number of products. For a stencil it does not grow with the grid.
 # - The entries are read back exactly; nothing is approximated.
 # - Lifting first takes out what is the same at every point; what is left is often diagonal.
 # - A pattern has to hold at *every* point. Numbers at one point do not give it; the program does.

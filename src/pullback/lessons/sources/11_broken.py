@@ -62,8 +62,8 @@ print("weight is a leaf:", weight.is_leaf)
 print("the tensor that was called weight before:", first.grad)
 
 # %% [markdown]
-# `.view`, `.to`, `.cuda`, `.double()`, `* 0.1` all make another tensor. So do the arithmetic first,
-# and make the result a leaf as the last thing.
+# `.view` and `* 0.1` make another tensor, and so do `.to`, `.cuda` and `.double()`, unless there is
+# nothing to convert. So do the arithmetic first, and make the result a leaf as the last thing.
 
 # %% exercise leaf [markdown]
 # **Exercise.** Write `scaled_leaf(values, scale)`: a float32 tensor that holds `scale * values` (a
@@ -72,7 +72,7 @@ print("the tensor that was called weight before:", first.grad)
 
 # %% solution leaf
 def scaled_leaf(values, scale):
-    return (torch.tensor(values) * scale).requires_grad_()
+    return (torch.tensor(values, dtype=torch.float32) * scale).requires_grad_()
 
 
 # %% check leaf
@@ -81,9 +81,9 @@ lesson.check("leaf", scaled_leaf)
 # %% [markdown]
 # ### 2. It was cut off
 #
-# `.detach()`, `.data`, `.item()`, `.numpy()`, `torch.no_grad()` and whole numbers leave the graph:
-# what follows depends on the numbers, and autograd does not know it. Values are right, so nothing
-# looks wrong. `pb.record` says which of your tensors the outputs do *not* reach:
+# `.detach()`, `.data`, `.item()`, `torch.no_grad()` and whole numbers leave the graph: what follows
+# depends on the numbers, and autograd does not know it. Values are right, so nothing looks wrong.
+# (`.numpy()` asks you to detach first.) `pb.record` names the tensors that outputs do *not* reach:
 
 # %% code detached
 a = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -114,7 +114,7 @@ print("after the false repair: a.grad =", a.grad, " out.grad =", out.grad)
 assert (weight.is_leaf, first.grad.tolist()) == (False, [1, 1, 1, 1])
 assert list(record.deposits) == ["b"]
 assert record.notes == ("a is not reached from the outputs: no deposit, its .grad stays as it is.",)
-assert (a.grad, b.grad, out.grad.item()) == (None, None, 1)
+assert (a.grad, b.grad, out.grad.item(), a.float() is a) == (None, None, 1, True)
 
 # %% [markdown]
 # ### 3. It is not behind this output, or 4. nobody asked

@@ -84,7 +84,7 @@ lesson.reveal("twice", a=found[0] == 1, b=found[0] == 10, c=found[0] == 11)
 
 # %% exercise index-rule [markdown]
 # **Exercise.** Write `index_rule(v, shape, index)`: the cotangent, of that shape, of `x` in `y =
-# x[index]`. `index` may be a number, a slice, or a list with repeats.
+# x[index]`. `index` may be a number, a slice, a list with repeats, or a tuple of such.
 
 
 # %% solution index-rule
