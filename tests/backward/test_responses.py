@@ -256,6 +256,26 @@ def test_a_large_output_is_followed_at_the_leaves_through_its_sparse_jacobian() 
     torch.testing.assert_close(torch.from_numpy(found).float(), wanted.reshape(-1))
 
 
+class ClippedOutOfSight(torch.autograd.Function):
+    """NumPy hides from every tracer that it clips."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.from_numpy(np.clip(2 * grad.numpy(), -3, 3))
+
+
+def test_a_large_backward_that_clips_out_of_sight_is_not_followed() -> None:
+    """No unit cotangent is clipped, nor the ones: one pass of many magnitudes shows it."""
+    x = torch.ones(2, requires_grad=True)
+    y = ClippedOutOfSight.apply(x.repeat(2500) * 1)
+    record = pb.record(y, torch.ones(5000), inputs={"x": x})
+    assert "not linear in its cotangent" in reason_of(record)
+
+
 def test_a_dense_large_output_is_followed_row_by_row() -> None:
     torch.manual_seed(0)
     x = torch.randn(20, 40, requires_grad=True)

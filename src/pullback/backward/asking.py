@@ -18,7 +18,7 @@ from .bounds import Bounds
 from .events import Cotangent, PassData
 from .looks import run_looks
 from .outcome import Job
-from .quantities import Place, Quantities, places, quantities_of, size_of
+from .quantities import Place, Quantities, entries_of, places, quantities_of, size_of
 from .record import BackwardRecord
 from .responses import Responses, Rows, SparseRow, Vector, rows_of, sparse_row
 from .structure import Known, jacobian_values
@@ -82,11 +82,7 @@ def flat(cotangent: Cotangent) -> Vector:
 
 
 def array(tensor: Tensor) -> Vector:
-    """The entries in C order, in float64; of complex ones their moduli, as a page shows them."""
-    dense = tensor.to_dense() if tensor.layout is not torch.strided else tensor
-    dense = dense.detach().cpu().resolve_conj().resolve_neg()
-    dense = dense.abs() if dense.is_complex() else dense
-    values: Vector = dense.double().reshape(-1).numpy()
+    values: Vector = entries_of(tensor).double().numpy()
     return values
 
 
@@ -95,6 +91,19 @@ def same_course(record: BackwardRecord, seen: BackwardRecord) -> bool:
     return [n.name for n in record.nodes] == [n.name for n in seen.nodes] and [
         place for place, _ in places(record) if place.kind != "deposit"
     ] == [place for place, _ in places(seen) if place.kind != "deposit"]
+
+
+def passed(record: BackwardRecord, known: Quantities, seen: BackwardRecord) -> dict[int, Vector]:
+    """The quantities of ``seen``, a look at the graph of ``record``, by their numbers in
+    ``known``, which are those of ``record``.
+
+    Raises:
+        GoneError: the look took another course.
+    """
+    if not same_course(record, seen):
+        raise GoneError("the graph is another one than was recorded")
+    now = dict(places(seen))
+    return {number: flat(now[place]) for number, place in enumerate(known.first)}
 
 
 def _by_looks(job: Job, record: BackwardRecord, basis: _Basis, budget: int) -> Responses:
@@ -110,11 +119,9 @@ def _by_looks(job: Job, record: BackwardRecord, basis: _Basis, budget: int) -> R
     def take(seen: BackwardRecord) -> None:
         nonlocal held, looks
         looks += 1
-        if not same_course(record, seen):
-            raise GoneError("the graph is another one than was recorded")
-        now = dict(places(seen))
+        now = passed(record, known, seen)
         for number, rows in parts.items():
-            found = flat(now[known.first[number]])
+            found = now[number]
             if not np.isfinite(found).all():
                 raise GoneError("a local derivative is not finite here, and 0 times it is not 0")
             rows.append(sparse_row(found))
@@ -246,5 +253,14 @@ def _deposits_alone(job: Job, record: BackwardRecord, known: Known) -> dict[int,
             stored = values[inside].astype(_stored(quantities.items[number]))
             of[number] = Rows(starts, (columns[inside] - first).astype(np.int32), stored, size)
         first += size
-    _gives_back(quantities, of, _recorded(record), Bounds(record, quantities))
+    bounds = Bounds(record, quantities)
+    _gives_back(quantities, of, _recorded(record), bounds)
+    weights = _trial_weights(pattern.shape[0])
+    trial: dict[int, Vector] = {}
+
+    def take(seen: BackwardRecord) -> None:
+        trial.update(passed(record, quantities, seen))
+
+    run_looks(job, _cotangents(job, _Basis("elements", (), None, 0), weights), take)
+    _add_up(of, weights, trial, bounds)
     return of

@@ -17,7 +17,7 @@ from torch import Tensor
 from . import views
 from .events import Cotangent, Edge, PassData, PassNode
 from .formulas import formulas_of
-from .quantities import Place, Quantities, quantities_of, size_of
+from .quantities import Place, Quantities, entries_of, quantities_of, size_of
 from .responses import Responses, Rows, Structure, Vector
 
 VERSION = 1
@@ -63,12 +63,10 @@ def numbers(array: Vector) -> dict[str, Any]:
 
 
 def tensor_numbers(tensor: Tensor) -> dict[str, Any]:
-    """A tensor's entries; moduli of complex ones, float32 of shorter floats."""
-    dense = tensor.to_dense() if tensor.layout is not torch.strided else tensor
-    dense = dense.detach().cpu().resolve_conj().resolve_neg()
-    dense = dense.abs() if dense.is_complex() else dense
-    wide = dense.double() if dense.dtype in (torch.float64, torch.int64) else dense.float()
-    return numbers(wide.numpy().reshape(-1))
+    """A tensor's entries, as float32 where their own floats are shorter."""
+    entries = entries_of(tensor)
+    wide = entries.double() if entries.dtype in (torch.float64, torch.int64) else entries.float()
+    return numbers(wide.numpy())
 
 
 def _output(data: PassData, known: Quantities, k: int) -> dict[str, Any]:

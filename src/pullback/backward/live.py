@@ -16,13 +16,13 @@ from torch import Tensor
 from .. import _checks, _torch
 from .._checks import Leaves
 from .._trees import flatten
-from .asking import ENTRY_BYTES, GoneError, answers, flat, same_course
+from .asking import ENTRY_BYTES, GoneError, answers, passed
 from .document import DRAWN
 from .events import Key
 from .graph import walk
 from .looks import run_looks
 from .outcome import Job
-from .quantities import places, quantities_of
+from .quantities import quantities_of
 from .record import BackwardRecord, remember
 from .responses import Responses, Vector
 from .structure import drawn, plan_of
@@ -68,11 +68,7 @@ class Live:
         found: dict[int, Vector] = {}
 
         def take(seen: BackwardRecord) -> None:
-            now = dict(places(seen))
-            if not same_course(record, seen):
-                raise GoneError("the graph is another one than was recorded")
-            for number, place in enumerate(known.first):
-                found[number] = flat(now[place])
+            found.update(passed(record, known, seen))
 
         try:
             run_looks(self._job(record)._replace(keep="tensors"), [cotangents], take)

@@ -6,6 +6,7 @@ holds each once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -43,10 +44,7 @@ class Quantities:
 
 
 def size_of(cotangent: Cotangent) -> int:
-    size = 1
-    for length in cotangent.shape:
-        size *= length
-    return size
+    return math.prod(cotangent.shape)
 
 
 def quantities_of(data: PassData) -> Quantities:
@@ -102,6 +100,13 @@ def _same(first: Tensor, second: Tensor) -> bool:
         and (first.dtype, first.device) == (second.dtype, second.device)
         and torch.equal(first, second)
     )
+
+
+def entries_of(tensor: Tensor) -> Tensor:
+    """The entries as a page shows them, flat in C order, on the CPU: moduli of complex ones."""
+    dense = tensor.to_dense() if tensor.layout is not torch.strided else tensor
+    dense = dense.detach().cpu().resolve_conj().resolve_neg()
+    return (dense.abs() if dense.is_complex() else dense).reshape(-1)
 
 
 def plain(tensor: Tensor) -> Cotangent:

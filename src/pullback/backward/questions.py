@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import _checks
 from .document import answer_of
 from .live import Live
+from .quantities import size_of
 from .record import BackwardRecord, source_of
 
 
@@ -24,16 +25,9 @@ def answered(record: BackwardRecord, question: object) -> dict[str, Any]:
     source = source_of(record)
     if not isinstance(source, Live):
         raise _checks.graph_is_gone("explore", "the record was read from a file")
-    sizes = [output.cotangent.shape for output in record.outputs]
-    parts = _checks.page_question("explore", question, [_length(shape) for shape in sizes])
+    sizes = [size_of(output.cotangent) for output in record.outputs]
+    parts = _checks.page_question("explore", question, sizes)
     return answer_of(source.answer(record, _tensors(record, parts)))
-
-
-def _length(shape: Sequence[int]) -> int:
-    length = 1
-    for size in shape:
-        length *= size
-    return length
 
 
 def _tensors(record: BackwardRecord, parts: Sequence[Sequence[float]]) -> list[Tensor]:
