@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from . import _checks, _torch
+from ._adjoint import nodes_behind
 from ._checks import Leaves
 from ._engines import BYTES_AT_ONCE
 from ._trees import flatten
@@ -62,22 +62,11 @@ def jacobian_of(
     if not any(t.requires_grad for t in rows.tensors):
         _checks.has_graph(caller, rows)
     _checks.differentiable_inputs(caller, "inputs", columns)
-    with _torch.untouched(_nodes_behind(rows)):
+    with _torch.untouched(set(nodes_behind(rows.tensors))):
         plan, source = plan_of_graph(caller, rows, columns, chunk_size)
         values = values_of_graph(plan, source)
     arguments = arguments_for(caller, (inputs,), 0)
     return matrix(plan, values, layout, arguments, flatten(outputs)[1])
-
-
-def _nodes_behind(outputs: Leaves) -> set[Node]:
-    stack = [tensor.grad_fn for tensor in outputs.tensors]
-    found: set[Node] = set()
-    while stack:
-        node = stack.pop()
-        if node is not None and node not in found:
-            found.add(node)
-            stack.extend(child for child, _ in node.next_functions)
-    return found
 
 
 def plan_of_graph(

@@ -1,7 +1,7 @@
 """How far sums of answers may be from a pass by rounding alone.
 
 A quantity is rounded by its own dtype and by those it was computed from. Where it cancels to next
-to nothing (the bias before a normalisation) all that is left is the rounding of its sources, so
+to nothing (the bias before a normalization) all that is left is the rounding of its sources, so
 their size counts as well. Where it vanishes below the normal numbers of a dtype (the first steps of
 a long recurrence) its rounding no longer shrinks with it.
 """

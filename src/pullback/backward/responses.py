@@ -24,10 +24,6 @@ class Rows:
     values: Vector
     width: int
 
-    @property
-    def nbytes(self) -> int:
-        return self.starts.nbytes + self.indices.nbytes + self.values.nbytes
-
     def combined(self, weights: Vector, magnitude: bool = False) -> Vector:
         """``weights @ self`` in float64; with ``magnitude`` the same of absolute values."""
         each = np.repeat(weights, np.diff(self.starts)).astype(np.float64)

@@ -1,4 +1,4 @@
-// The reader's own cotangent: cells, rows, a brush, presets, sliders, normalising.
+// The reader's own cotangent: cells, rows, a brush, presets, sliders, normalizing.
 
 import { limitOf } from "./colors.js";
 import { heatmap } from "./heatmap.js";
@@ -80,7 +80,7 @@ function toolbar(model) {
     "div",
     { class: "pbx-tools" },
     element("div", { role: "group", "aria-label": "presets" }, "Presets ", ...presets),
-    element("div", { role: "group", "aria-label": "normalise" }, "Normalise ", ...scales),
+    element("div", { role: "group", "aria-label": "normalize" }, "Normalize ", ...scales),
     backButtons(model),
   );
 }
