@@ -10,6 +10,7 @@ from torch import Tensor
 
 import pullback as pb
 
+from ..._torch import load_forward_mode
 from ..checking import (
     Case,
     Exercise,
@@ -17,10 +18,10 @@ from ..checking import (
     Own,
     same_function,
 )
-from .several import fresh, load_forward_mode
+from .several import fresh
 from .threeways import judge_mine
 
-load_forward_mode()
+load_forward_mode()  # a lesson does not begin with torch's warning of its own deprecation
 
 Function = Callable[[Tensor], Tensor]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import pullback as pb
 
+from ..._torch import load_forward_mode
 from ..checking import (
     Case,
     CrashedError,
@@ -24,9 +25,9 @@ from ..checking import (
     wrong,
 )
 from ..values import difference, shown
-from .several import fresh, given, load_forward_mode
+from .several import fresh, given
 
-load_forward_mode()
+load_forward_mode()  # a lesson does not begin with torch's warning of its own deprecation
 
 Function = Callable[[Tensor], Tensor]
 

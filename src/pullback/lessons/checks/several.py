@@ -1,13 +1,11 @@
-"""What several lessons need: arguments made anew, answers of several parts, forward mode."""
+"""What several lessons need: arguments made anew, answers of several parts."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..checking import CrashedError, UnansweredError, is_open
@@ -37,14 +35,3 @@ def given(answer: Any, *names: str) -> tuple[Any, ...]:
     if any(map(is_open, answer)):
         raise UnansweredError
     return answer
-
-
-def load_forward_mode() -> None:
-    """Use torch's forward mode once.
-
-    At its first use in a process torch 2.13 loads code that warns of its own deprecation; a lesson
-    should not begin with that.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
