@@ -35,8 +35,12 @@ def chain(x: Tensor, length: int) -> Tensor:
     return x
 
 
+LARGE = passlog.OF_OUTPUTS // 4 + 1
+"""Entries of a float32 tensor that a record keeps nothing of but its deposit."""
+
+
 def large() -> Tensor:
-    return torch.ones(5000, requires_grad=True)
+    return torch.ones(LARGE, requires_grad=True)
 
 
 def test_a_look_runs_one_backward(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +49,7 @@ def test_a_look_runs_one_backward(monkeypatch: pytest.MonkeyPatch) -> None:
         counted(monkeypatch, torch.autograd, "grad") as grads,
         counted(monkeypatch, torch.autograd, "backward") as backwards,
     ):
-        pb.record(out, torch.ones(5000))
+        pb.record(out, torch.ones(LARGE))
     assert (len(grads), len(backwards)) == (1, 0)
 
 
@@ -56,17 +60,16 @@ def test_accumulate_runs_one_backward_and_no_scan(monkeypatch: pytest.MonkeyPatc
         counted(monkeypatch, torch.autograd, "backward") as backwards,
         counted(monkeypatch, _torch, "watched_tensors") as scans,
     ):
-        pb.record(out, torch.ones(5000), accumulate=True)
+        pb.record(out, torch.ones(LARGE), accumulate=True)
     assert (len(grads), len(backwards), len(scans)) == (0, 1, 0)
 
 
 def test_every_distinct_cotangent_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chain of n nodes passes n + 1 tensors, though each is seen as contribution and upstream;
-    the first, the user's cotangent, is kept, and can be measured when it is looked at."""
+    """A chain of n nodes passes n + 1 tensors, though each is seen as contribution and upstream."""
     out = chain(large(), 7)
     with counted(monkeypatch, measure, "stats_of") as measured:
-        pb.record(out, torch.ones(5000))
-    assert len(measured) == 7
+        pb.record(out, torch.ones(LARGE))
+    assert len(measured) == 8
 
 
 def test_views_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,13 +81,28 @@ def test_views_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(measured) == 2
 
 
-def test_output_cotangent_and_deposit_are_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deposit_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
     out = chain(large(), 3)
     with counted(monkeypatch, passlog, "owned") as looked:
-        pb.record(out, torch.ones(5000))
+        pb.record(out, torch.ones(LARGE))
     with counted(monkeypatch, passlog, "owned") as added:
-        pb.record(out, torch.ones(5000), accumulate=True)
-    assert (len(looked), len(added)) == (3, 3)
+        pb.record(out, torch.ones(LARGE), accumulate=True)
+    assert (len(looked), len(added)) == (1, 1)
+
+
+def test_outputs_and_their_cotangents_are_kept_up_to_a_quarter_of_a_mebibyte(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A page shows them first: each is copied once, and measured when somebody looks."""
+    out = chain(torch.ones(LARGE - 1, requires_grad=True), 3)
+    with (
+        counted(monkeypatch, passlog, "owned") as copied,
+        counted(monkeypatch, measure, "stats_of") as measured,
+    ):
+        record = pb.record(out, torch.ones(LARGE - 1))
+    assert (len(copied), len(measured)) == (3, 3)
+    kept = (record.outputs[0].values, record.outputs[0].cotangent.values)
+    assert all(tensor is not None for tensor in kept)
 
 
 def test_kept_bytes_stay_in_their_budget() -> None:
