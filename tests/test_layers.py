@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 # Within backward/, in the order of the flow.
 BACKWARD: tuple[str, ...] = (
+    "verdict",
     "kernels",
     "stats",
     "events",
