@@ -49,8 +49,14 @@ BACKWARD: tuple[str, ...] = (
     "depth",
     "graph",
     "modules",
-    "provenance",
+    "sites",
+    "origins",
+    "cuts",
+    "mutations",
     "passlog",
+    "enginecalls",
+    "calls",
+    "provenance",
     "watch",
     "numbering",
     "views",
@@ -230,6 +236,8 @@ MAY_DIFFERENTIATE = {
     "sparse.products",
     "sparse.parts",  # J t of a differentiated part
     "sparse.backward_graph",
+    "backward.calls",  # names them, to recognise a user's calls
+    "backward.enginecalls",  # the same
     "backward.looks",
     "backward.recorder",
     "backward.offers",

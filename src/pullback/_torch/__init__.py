@@ -6,6 +6,7 @@ functions below answer "unknown" and the caller says less; they never guess.
 
 from .files import is_library_file as is_library_file
 from .files import is_own_file as is_own_file
+from .files import is_scaling as is_scaling
 from .files import runs_a_formula as runs_a_formula
 from .files import user_line as user_line
 from .modules import graph_module as graph_module
@@ -28,6 +29,8 @@ from .nodes import sequence_number as sequence_number
 from .nodes import slots as slots
 from .nodes import tensor_hook_names as tensor_hook_names
 from .nodes import version_of as version_of
+from .storages import StorageKey as StorageKey
+from .storages import storage_number as storage_number
 from .transforms import can_map as can_map
 from .transforms import gradient_transform_is_running as gradient_transform_is_running
 from .transforms import is_transform_tensor as is_transform_tensor

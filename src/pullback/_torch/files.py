@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
 import torch
+from torch.amp import GradScaler
 
 _TORCH_ROOT = str(Path(torch.__file__).parent) + os.sep
 _PACKAGE_ROOT = str(Path(__file__).parent.parent) + os.sep
@@ -45,6 +46,11 @@ def runs_a_formula() -> bool:
             return code.co_name == "_engine_run_backward"
         frame = frame.f_back
     return True
+
+
+def is_scaling(code: CodeType) -> bool:
+    """Whether this is the code of ``GradScaler.scale``."""
+    return code is GradScaler.scale.__code__
 
 
 def user_line() -> str:

@@ -10,8 +10,8 @@ from torch.autograd.graph import Node
 from .. import _torch
 from .events import Edge, Key, PassNode
 from .graph import Port
+from .origins import call_of
 from .passlog import Fired, PassLog
-from .provenance import call_of
 from .watch import Names, Watcher, prehook_names
 
 Hooks = Mapping[Port, Names]

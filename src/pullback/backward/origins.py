@@ -1,0 +1,139 @@
+"""Where a tensor comes from, without holding any tensor: the graph's shape, with the user's calls.
+
+An `Origin` stands for one autograd node. It lives in the notes of the node, and in whatever still
+asks where something came from after the node itself is gone: a value that was detached, a
+backward that freed its graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+from weakref import ref
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from .. import _torch
+from .events import UserCall
+
+_NOTE = "pullback.origin"
+
+
+class Origin:
+    """One node: its name, the call that made it (where that was traced), and what it came from.
+
+    ``cuts`` stand between the node and what went into it without a graph.
+    """
+
+    __slots__ = ("__weakref__", "call", "cuts", "name", "parents")
+
+    def __init__(self, name: str, call: UserCall | None, parents: Sequence[AnyOrigin]) -> None:
+        self.name = name
+        self.call = call
+        self.parents = tuple(parents)
+        self.cuts: tuple[Cut, ...] = ()
+
+
+class LeafOrigin:
+    """A leaf of a graph; ``leaf()`` is None once it is gone."""
+
+    __slots__ = ("__weakref__", "leaf")
+
+    def __init__(self, leaf: Tensor) -> None:
+        self.leaf = ref(leaf)
+
+
+class Cut:
+    """One value that lost its graph: why, in which call, and what it had been computed from."""
+
+    __slots__ = ("call", "reason", "source")
+
+    def __init__(self, reason: str, call: UserCall, source: AnyOrigin) -> None:
+        self.reason = reason
+        self.call = call
+        self.source = ref(source)
+
+    @property
+    def place(self) -> Place:
+        return (self.call.file, self.call.line, self.call.code, self.reason)
+
+
+AnyOrigin: TypeAlias = Origin | LeafOrigin
+Place: TypeAlias = tuple[str, int, str, str]
+
+
+def noted_origin(node: Node) -> AnyOrigin | None:
+    found = _torch.notes_of(node).get(_NOTE)
+    return found if isinstance(found, (Origin, LeafOrigin)) else None
+
+
+def call_of(node: Node) -> UserCall | None:
+    """The user call that made ``node``, if it was made under ``trace``."""
+    found = noted_origin(node)
+    return found.call if isinstance(found, Origin) else None
+
+
+def note_origin(node: Node, call: UserCall | None) -> Origin:
+    """Note that ``call`` made ``node``, whose children are noted already or are of no call."""
+    origin = Origin(_torch.node_name(node), call, [origin_of(c) for c in _children(node)])
+    _torch.notes_of(node)[_NOTE] = origin
+    return origin
+
+
+def origin_of(node: Node) -> AnyOrigin:
+    """The origin of ``node``; that of nodes which no traced call made is noted without a call."""
+    found = noted_origin(node)
+    if found is not None:
+        return found
+    stack = [node]
+    while stack:
+        top = stack[-1]
+        open_ones = [child for child in _children(top) if noted_origin(child) is None]
+        if open_ones:
+            stack.extend(open_ones)
+            continue
+        stack.pop()
+        if noted_origin(top) is None:
+            leaf = _torch.leaf_of(top)
+            if leaf is None:
+                note_origin(top, None)
+            else:
+                _torch.notes_of(top)[_NOTE] = LeafOrigin(leaf)
+    found = noted_origin(node)
+    assert found is not None
+    return found
+
+
+def _children(node: Node) -> list[Node]:
+    return [child for child, _ in node.next_functions if child is not None]
+
+
+def origin_of_tensor(tensor: Tensor) -> AnyOrigin:
+    """Of a tensor that requires a gradient."""
+    return LeafOrigin(tensor) if tensor.grad_fn is None else origin_of(tensor.grad_fn)
+
+
+def walk_to(target: AnyOrigin, start: AnyOrigin, seen: set[int]) -> tuple[bool, list[Cut]]:
+    """Whether ``start`` came from ``target``, and the cuts met on the way; ``seen`` is left out."""
+    leaf = target.leaf() if isinstance(target, LeafOrigin) else None
+    cuts: list[Cut] = []
+    stack = [start]
+    while stack:
+        found = stack.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        if isinstance(found, Origin):
+            if found is target:
+                return True, cuts
+            cuts.extend(found.cuts)
+            stack.extend(found.parents)
+        elif leaf is not None and found.leaf() is leaf:
+            return True, cuts
+    return False, cuts
+
+
+def reaches(start: AnyOrigin, target: AnyOrigin) -> bool:
+    """Whether ``start`` came from ``target``, with gradients all the way."""
+    return walk_to(target, start, set())[0]
