@@ -32,6 +32,7 @@ from .nodes import version_of as version_of
 from .storages import StorageKey as StorageKey
 from .storages import storage_number as storage_number
 from .transforms import can_map as can_map
+from .transforms import function_modes_off as function_modes_off
 from .transforms import gradient_transform_is_running as gradient_transform_is_running
 from .transforms import is_transform_tensor as is_transform_tensor
 from .transforms import load_forward_mode as load_forward_mode

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -106,3 +106,8 @@ def load_forward_mode() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         with forward_ad.dual_level():
             forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
+
+
+def function_modes_off() -> AbstractContextManager[None]:
+    """Inside, torch calls are made as if no function mode were on."""
+    return cast(AbstractContextManager[None], torch._C.DisableTorchFunction())

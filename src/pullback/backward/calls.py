@@ -10,37 +10,20 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from .. import _torch
 from . import cuts, enginecalls, mutations
-from .depth import latch
-from .enginecalls import EngineCall
 from .events import UserCall
-from .origins import Origin, call_of, note_origin, noted_origin
-from .sites import Site, call_at, function_name, site
-
-_LEVEL = "pullback.level"
-Args: TypeAlias = Sequence[Any]
-Kwargs: TypeAlias = Mapping[str, Any]
-
-
-class Listener(Protocol):
-    """What somebody who keeps an account of ``.grad`` is told, in the thread where it happens."""
-
-    def engine_begins(self, call: EngineCall) -> None: ...
-    def engine_ended(self, call: EngineCall) -> None: ...
-    def grad_was_read(self, owner: Tensor, value: Tensor | None, where: Site) -> None: ...
-    def grad_was_set(self, owner: Tensor, value: Tensor | None, where: Site) -> None: ...
-    def about_to_write(self, target: Tensor) -> None: ...
-    def wrote(self, target: Tensor, function: str, where: Site) -> None: ...
-    def handed_out(self, tensor: Tensor, function: str, where: Site) -> None: ...
+from .listeners import Listener
+from .noting import Args, Kwargs, note_cut, note_nodes, reason_for, tensors_in
+from .sites import call_at, function_name, site
+from .steps import Steps
 
 
 class _Thread(threading.local):
@@ -48,7 +31,7 @@ class _Thread(threading.local):
         self.mode: CallMode | None = None
         self.blocks = 0
         self.listeners: list[Listener] = []
-        self.stepping = False
+        self.steps: Steps | None = None
 
 
 _thread = _Thread()
@@ -59,6 +42,7 @@ def begin_block(listener: Listener | None = None) -> None:
     if listener is not None:
         _thread.listeners.append(listener)
     if _thread.mode is None:
+        _thread.steps = Steps(_thread.listeners)
         _thread.mode = CallMode()
         _thread.mode.__enter__()  # type: ignore[no-untyped-call]
     _thread.blocks += 1
@@ -71,16 +55,13 @@ def end_block(listener: Listener | None = None) -> None:
     if _thread.blocks == 0 and _thread.mode is not None:
         mode, _thread.mode = _thread.mode, None
         mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if _thread.steps is not None:
+            _thread.steps.stop()
 
 
-def watching() -> bool:
-    """Whether calls of this thread are watched now."""
-    return _thread.mode is not None
-
-
-def stepping(on: bool) -> None:
-    """An optimizer updates parameters: what it computes on the way goes nowhere else."""
-    _thread.stepping = on
+def _stepping() -> bool:
+    """Whether an optimizer updates parameters: what it computes on the way goes nowhere else."""
+    return _thread.steps is not None and _thread.steps.running
 
 
 class CallMode(TorchFunctionMode):
@@ -107,19 +88,19 @@ def _compute(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         return _write(func, args, kwargs)
     before = _torch.next_sequence_number()
     result = func(*args, **kwargs)
-    if _thread.stepping:
+    if _stepping():
         return result
     if _torch.next_sequence_number() != before and torch.is_grad_enabled():
-        _note_nodes(before, func, result, args, kwargs)
+        note_nodes(before, func, result, args, kwargs)
     elif isinstance(result, (Tensor, tuple, list)):
-        _note_cut(func, result, args, kwargs)
+        note_cut(func, result, args, kwargs)
     return result
 
 
 def _read_out(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """``item``, ``numpy``, ``tolist``: values leave for where nobody follows."""
     result = func(*args, **kwargs)
-    if args and isinstance(args[0], Tensor) and not _thread.stepping:
+    if args and isinstance(args[0], Tensor) and not _stepping():
         name = function_name(func)
         if args[0].requires_grad and not _torch.is_transform_tensor(args[0]):
             cuts.note_read(call_at(site(3), name), args[0])
@@ -132,7 +113,7 @@ def _read_out(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 def _write(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """A call that writes to the tensors that it is given first, or as ``out``."""
     targets = list(tensors_in(kwargs.get("out"))) or list(tensors_in(args[:1]))
-    listeners, quiet = _thread.listeners, _thread.stepping
+    listeners, quiet = _thread.listeners, _stepping()
     if quiet and not listeners:
         return func(*args, **kwargs)
     for listener in listeners:
@@ -147,7 +128,7 @@ def _write(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         for target, version in zip(targets, versions, strict=True):
             mutations.note(target, version, call)
         if _torch.next_sequence_number() != before and torch.is_grad_enabled():
-            _note_nodes(before, func, (result, targets), args, kwargs)
+            note_nodes(before, func, (result, targets), args, kwargs)
         else:
             _carry_on(call, targets, (*args[1:], *kwargs.values()))
     for listener in listeners:
@@ -163,11 +144,12 @@ def _carry_on(call: UserCall, targets: list[Tensor], written: Args) -> None:
         return
     for target in targets:
         if not target.requires_grad:
-            cuts.note(target, cuts.cut(_reason(call.function, target), call, sources))
+            cuts.note(target, cuts.cut(reason_for(call.function, target), call, sources))
 
 
 def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
-    _thread.stepping = False
+    if _thread.steps is not None:
+        _thread.steps.running = False
     call = enginecalls.begin(func, args, kwargs, call_at(site(3), function_name(func)))
     for listener in _thread.listeners:
         listener.engine_begins(call)
@@ -185,7 +167,7 @@ def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 
 def _get_grad(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     result = func(*args, **kwargs)
-    if _thread.listeners and not _thread.stepping:
+    if _thread.listeners and not _stepping():
         where = site(3)
         for listener in _thread.listeners:
             listener.grad_was_read(args[0], result, where)
@@ -204,7 +186,7 @@ def _set_grad(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 def _get_data(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     result = func(*args, **kwargs)
     source = args[0]
-    if _thread.stepping or not cuts.carries(source) or _torch.is_transform_tensor(source):
+    if _stepping() or not cuts.carries(source) or _torch.is_transform_tensor(source):
         return result
     cuts.note(result, cuts.cut("data", call_at(site(3), "data"), [source]))
     return result
@@ -273,93 +255,3 @@ def _handler_for_property(access: str, name: str) -> Handler:
     if access == "__get__" and name in _PROPERTIES_THAT_COMPUTE:
         return _compute
     return _pass_on
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in what a torch call takes or returns: a few levels of tuples and lists."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item)
-
-
-def _note_nodes(
-    first: int, func: Callable[..., Any], result: Any, args: Args, kwargs: Kwargs
-) -> None:
-    """Mark the nodes numbered ``first`` or later that are reachable from what the call gave."""
-    where = site(4)
-    call = call_at(where, function_name(func))
-    values = [t for t in tensors_in((result, args[:1])) if not _torch.is_transform_tensor(t)]
-    stack = [t.grad_fn for t in values]
-    made: dict[Node, None] = {}
-    while stack:
-        node = stack.pop()
-        if (
-            node is None
-            or node in made
-            or _torch.sequence_number(node) < first
-            or _torch.leaf_of(node) is not None
-            or call_of(node) is not None
-        ):
-            continue
-        made[node] = None
-        stack.extend(child for child, _ in node.next_functions)
-    for node in sorted(made, key=_torch.sequence_number):  # a node is younger than those below it
-        note_origin(node, call)
-        _note_level(node)
-    if values and values[0].grad_fn in made:
-        _note_cuts_behind(values[0].grad_fn, (args, tuple(kwargs.values())))
-        if where.entered is not None and _torch.is_scaling(where.entered):
-            enginecalls.note_scale(values[0], args[1])
-
-
-def _note_cuts_behind(node: Node | None, taken: Any) -> None:
-    """What went into ``node`` without a graph, though it had one."""
-    found = {each.place: each for t in tensors_in(taken) for each in cuts.cuts_of(t)}
-    origin = None if node is None else noted_origin(node)
-    if found and isinstance(origin, Origin):
-        origin.cuts = tuple(found.values())
-
-
-def _note_level(node: Node) -> None:
-    below = [(child, _level(child)) for child, _ in node.next_functions if child is not None]
-    level = 1 + max((height for _, height in below), default=0)
-    _torch.notes_of(node)[_LEVEL] = level
-    latch(node, level, below)
-
-
-def _level(node: Node) -> int:
-    return int(_torch.notes_of(node).get(_LEVEL, 0))
-
-
-_INDEPENDENT = re.compile(r"\w+_like|new_\w+|has_torch_function\w*|is_\w+")
-_CUTS_BY_NAME = {"detach": "detach", "data": "data"}
-
-
-def _note_cut(func: Callable[..., Any], result: Any, args: Args, kwargs: Kwargs) -> None:
-    """Mark values without a graph that were computed from tensors with one."""
-    sources = [t for t in tensors_in((args, tuple(kwargs.values()))) if cuts.carries(t)]
-    if not sources:
-        return
-    made = [t for t in tensors_in(result) if not t.requires_grad]
-    name = function_name(func)
-    if not made or _INDEPENDENT.fullmatch(name):
-        return
-    if any(map(_torch.is_transform_tensor, (*sources, *made))):
-        return
-    call = call_at(site(4), name)
-    for tensor in made:
-        if not any(tensor is source for source in sources):
-            cuts.note(tensor, cuts.cut(_reason(name, tensor), call, sources))
-
-
-def _reason(name: str, result: Tensor) -> str:
-    """Why ``result`` has no graph."""
-    if name in _CUTS_BY_NAME:
-        return _CUTS_BY_NAME[name]
-    if result.is_inference():
-        return "inference_mode"
-    if not torch.is_grad_enabled():
-        return "no_grad"
-    return "not_differentiable"

@@ -30,7 +30,12 @@ class Root:
     shape: tuple[int, ...]
     call: UserCall | None
     cotangent: Meaning | None
-    origin: AnyOrigin | None
+    weak_origin: ref[AnyOrigin] | None
+
+    @property
+    def origin(self) -> AnyOrigin | None:
+        """None once the graph is gone and the call is not among the latest."""
+        return None if self.weak_origin is None else self.weak_origin()
 
 
 @dataclass(slots=True, eq=False)
@@ -60,12 +65,12 @@ class EngineCall:
         return self.inputs is None or any(each() is tensor for each in self.inputs)
 
 
-_log: deque[EngineCall] = deque(maxlen=_KEPT_CALLS)
+_log: deque[tuple[EngineCall, list[AnyOrigin | None]]] = deque(maxlen=_KEPT_CALLS)
 
 
 def latest_calls() -> tuple[EngineCall, ...]:
     """The latest calls under ``trace`` or a ledger, in every thread, oldest first."""
-    return tuple(_log)
+    return tuple(call for call, _ in list(_log))
 
 
 _PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -108,7 +113,7 @@ def begin(
         None if inputs is None else tuple(ref(t) for t in _listed(inputs) if isinstance(t, Tensor)),
         next((s for s in map(scale_of, outputs) if s is not None), None),
     )
-    _log.append(begun)
+    _log.append((begun, [root.origin for root in begun.roots]))
     return begun
 
 
@@ -132,7 +137,7 @@ def _root(output: Tensor, cotangent: Any) -> Root:
         return Root(tuple(output.shape), None, meaning, None)
     origin = origin_of_tensor(output)
     made_by = origin.call if isinstance(origin, Origin) else None
-    return Root(tuple(output.shape), made_by, meaning, origin)
+    return Root(tuple(output.shape), made_by, meaning, ref(origin))
 
 
 def _meaning(cotangent: Tensor) -> Meaning | None:

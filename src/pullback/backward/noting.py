@@ -1,0 +1,111 @@
+"""What a torch call leaves behind: notes on the nodes it made, on values that it cut off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from .. import _torch
+from . import cuts, enginecalls
+from .depth import latch
+from .origins import Origin, call_of, note_origin, noted_origin
+from .sites import call_at, function_name, site
+
+_LEVEL = "pullback.level"
+Args = Sequence[Any]
+Kwargs = Mapping[str, Any]
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in what a torch call takes or returns: a few levels of tuples and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def note_nodes(
+    first: int, func: Callable[..., Any], result: Any, args: Args, kwargs: Kwargs
+) -> None:
+    """Mark the nodes numbered ``first`` or later that are reachable from what the call gave."""
+    where = site(4)
+    call = call_at(where, function_name(func))
+    values = [t for t in tensors_in((result, args[:1])) if not _torch.is_transform_tensor(t)]
+    stack = [t.grad_fn for t in values]
+    made: dict[Node, None] = {}
+    while stack:
+        node = stack.pop()
+        if (
+            node is None
+            or node in made
+            or _torch.sequence_number(node) < first
+            or _torch.leaf_of(node) is not None
+            or call_of(node) is not None
+        ):
+            continue
+        made[node] = None
+        stack.extend(child for child, _ in node.next_functions)
+    for node in sorted(made, key=_torch.sequence_number):  # a node is younger than those below it
+        note_origin(node, call)
+        _note_level(node)
+    if values and values[0].grad_fn in made:
+        _note_cuts_behind(values[0].grad_fn, (args, tuple(kwargs.values())))
+        if where.entered is not None and _torch.is_scaling(where.entered):
+            enginecalls.note_scale(values[0], args[1])
+
+
+def _note_cuts_behind(node: Node | None, taken: Any) -> None:
+    """What went into ``node`` without a graph, though it had one."""
+    found = {each.place: each for t in tensors_in(taken) for each in cuts.cuts_of(t)}
+    origin = None if node is None else noted_origin(node)
+    if found and isinstance(origin, Origin):
+        origin.cuts = tuple(found.values())
+
+
+def _note_level(node: Node) -> None:
+    below = [(child, _level(child)) for child, _ in node.next_functions if child is not None]
+    level = 1 + max((height for _, height in below), default=0)
+    _torch.notes_of(node)[_LEVEL] = level
+    latch(node, level, below)
+
+
+def _level(node: Node) -> int:
+    return int(_torch.notes_of(node).get(_LEVEL, 0))
+
+
+_INDEPENDENT = re.compile(r"\w+_like|new_\w+|has_torch_function\w*|is_\w+")
+_CUTS_BY_NAME = {"detach": "detach", "data": "data"}
+
+
+def note_cut(func: Callable[..., Any], result: Any, args: Args, kwargs: Kwargs) -> None:
+    """Mark values without a graph that were computed from tensors with one."""
+    sources = [t for t in tensors_in((args, tuple(kwargs.values()))) if cuts.carries(t)]
+    if not sources:
+        return
+    made = [t for t in tensors_in(result) if not t.requires_grad]
+    name = function_name(func)
+    if not made or _INDEPENDENT.fullmatch(name):
+        return
+    if any(map(_torch.is_transform_tensor, (*sources, *made))):
+        return
+    call = call_at(site(4), name)
+    for tensor in made:
+        if not any(tensor is source for source in sources):
+            cuts.note(tensor, cuts.cut(reason_for(name, tensor), call, sources))
+
+
+def reason_for(name: str, result: Tensor) -> str:
+    """Why ``result`` has no graph."""
+    if name in _CUTS_BY_NAME:
+        return _CUTS_BY_NAME[name]
+    if result.is_inference():
+        return "inference_mode"
+    if not torch.is_grad_enabled():
+        return "no_grad"
+    return "not_differentiable"
