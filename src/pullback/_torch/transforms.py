@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,4 +110,4 @@ def load_forward_mode() -> None:
 
 def function_modes_off() -> AbstractContextManager[None]:
     """Inside, torch calls are made as if no function mode were on."""
-    return cast(AbstractContextManager[None], torch._C.DisableTorchFunction())
+    return torch._C.DisableTorchFunction()
