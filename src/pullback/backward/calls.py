@@ -59,11 +59,6 @@ def end_block(listener: Listener | None = None) -> None:
             _thread.steps.stop()
 
 
-def _stepping() -> bool:
-    """Whether an optimizer updates parameters: what it computes on the way goes nowhere else."""
-    return _thread.steps is not None and _thread.steps.running
-
-
 class CallMode(TorchFunctionMode):
     def __torch_function__(
         self,
@@ -72,6 +67,8 @@ class CallMode(TorchFunctionMode):
         args: Args = (),
         kwargs: Kwargs | None = None,
     ) -> Any:
+        if _thread.steps is not None and _thread.steps.running and func not in _ENGINE:
+            return func(*args, **(kwargs or {}))
         handler = _handlers.get(func)
         if handler is None:
             handler = _handlers.setdefault(func, _handler_for(func))
@@ -88,8 +85,6 @@ def _compute(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         return _write(func, args, kwargs)
     before = _torch.next_sequence_number()
     result = func(*args, **kwargs)
-    if _stepping():
-        return result
     if _torch.next_sequence_number() != before and torch.is_grad_enabled():
         note_nodes(before, func, result, args, kwargs)
     elif isinstance(result, (Tensor, tuple, list)):
@@ -100,7 +95,7 @@ def _compute(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 def _read_out(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """``item``, ``numpy``, ``tolist``: values leave for where nobody follows."""
     result = func(*args, **kwargs)
-    if args and isinstance(args[0], Tensor) and not _stepping():
+    if args and isinstance(args[0], Tensor):
         name = function_name(func)
         if args[0].requires_grad and not _torch.is_transform_tensor(args[0]):
             cuts.note_read(call_at(site(3), name), args[0])
@@ -113,27 +108,24 @@ def _read_out(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 def _write(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """A call that writes to the tensors that it is given first, or as ``out``."""
     targets = list(tensors_in(kwargs.get("out"))) or list(tensors_in(args[:1]))
-    listeners, quiet = _thread.listeners, _stepping()
-    if quiet and not listeners:
-        return func(*args, **kwargs)
+    listeners = _thread.listeners
     for listener in listeners:
         for target in targets:
             listener.about_to_write(target)
-    versions = [] if quiet else [_torch.version_of(target) for target in targets]
+    versions = [_torch.version_of(target) for target in targets]
     before = _torch.next_sequence_number()
     result = func(*args, **kwargs)
-    if not quiet:
-        name, where = function_name(func), site(3)
-        call = call_at(where, name)
-        for target, version in zip(targets, versions, strict=True):
-            mutations.note(target, version, call)
-        if _torch.next_sequence_number() != before and torch.is_grad_enabled():
-            note_nodes(before, func, (result, targets), args, kwargs)
-        else:
-            _carry_on(call, targets, (*args[1:], *kwargs.values()))
+    name, where = function_name(func), site(3)
+    call = call_at(where, name)
+    for target, version in zip(targets, versions, strict=True):
+        mutations.note(target, version, call)
+    if _torch.next_sequence_number() != before and torch.is_grad_enabled():
+        note_nodes(before, func, (result, targets), args, kwargs)
+    elif len(args) > 1 or kwargs:
+        _carry_on(call, targets, (*args[1:], *kwargs.values()))
     for listener in listeners:
         for target in targets:
-            listener.wrote(target, function_name(func), site(3))
+            listener.wrote(target, name, where)
     return result
 
 
@@ -167,7 +159,7 @@ def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 
 def _get_grad(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     result = func(*args, **kwargs)
-    if _thread.listeners and not _stepping():
+    if _thread.listeners:
         where = site(3)
         for listener in _thread.listeners:
             listener.grad_was_read(args[0], result, where)
@@ -186,7 +178,7 @@ def _set_grad(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 def _get_data(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     result = func(*args, **kwargs)
     source = args[0]
-    if _stepping() or not cuts.carries(source) or _torch.is_transform_tensor(source):
+    if not cuts.carries(source) or _torch.is_transform_tensor(source):
         return result
     cuts.note(result, cuts.cut("data", call_at(site(3), "data"), [source]))
     return result
@@ -211,11 +203,8 @@ def _detach_in_place(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> An
 
 
 Handler: TypeAlias = Callable[[Callable[..., Any], Args, Kwargs], Any]
-_handlers: dict[Callable[..., Any], Handler] = {
-    Tensor.backward: _run_engine,
-    torch.autograd.backward: _run_engine,
-    torch.autograd.grad: _run_engine,
-}
+_ENGINE = (Tensor.backward, torch.autograd.backward, torch.autograd.grad)
+_handlers: dict[Callable[..., Any], Handler] = dict.fromkeys(_ENGINE, _run_engine)
 _HANDS_OUT_MEMORY = {"numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage"}
 _READS_OUT = _HANDS_OUT_MEMORY | {
     "item", "tolist", "__float__", "__int__", "__bool__", "__index__", "__complex__", "__format__",

@@ -50,6 +50,10 @@ def cuts_of(tensor: Tensor) -> tuple[Cut, ...]:
     return () if found is None else found[1]
 
 
+def any_noted() -> bool:
+    return bool(_of_tensor)
+
+
 def carries(tensor: Tensor) -> bool:
     """Whether ``tensor`` requires a gradient, or was computed from one that does."""
     return id(tensor) in _of_tensor or tensor.requires_grad

@@ -12,11 +12,9 @@ from torch.autograd.graph import Node
 
 from .. import _torch
 from . import cuts, enginecalls
-from .depth import latch
-from .origins import Origin, call_of, note_origin, noted_origin
+from .origins import Origin, call_of, children_of, note_origin, noted_origin
 from .sites import call_at, function_name, site
 
-_LEVEL = "pullback.level"
 Args = Sequence[Any]
 Kwargs = Mapping[str, Any]
 
@@ -34,11 +32,23 @@ def note_nodes(
     first: int, func: Callable[..., Any], result: Any, args: Args, kwargs: Kwargs
 ) -> None:
     """Mark the nodes numbered ``first`` or later that are reachable from what the call gave."""
-    where = site(4)
+    where = site(3)
     call = call_at(where, function_name(func))
     values = [t for t in tensors_in((result, args[:1])) if not _torch.is_transform_tensor(t)]
-    stack = [t.grad_fn for t in values]
-    made: dict[Node, None] = {}
+    made = _made_since(first, [t.grad_fn for t in values])
+    # A node is younger than those below it.
+    for node in sorted(made, key=_torch.sequence_number) if len(made) > 1 else made:
+        note_origin(node, call, made[node])
+    if values and values[0].grad_fn in made:
+        if cuts.any_noted():
+            _note_cuts_behind(values[0].grad_fn, (args, tuple(kwargs.values())))
+        if where.entered is not None and _torch.is_scaling(where.entered):
+            enginecalls.note_scale(values[0], args[1])
+
+
+def _made_since(first: int, stack: list[Node | None]) -> dict[Node, list[Node]]:
+    """The nodes numbered ``first`` or later that no call is noted for, with their children."""
+    made: dict[Node, list[Node]] = {}
     while stack:
         node = stack.pop()
         if (
@@ -49,15 +59,9 @@ def note_nodes(
             or call_of(node) is not None
         ):
             continue
-        made[node] = None
-        stack.extend(child for child, _ in node.next_functions)
-    for node in sorted(made, key=_torch.sequence_number):  # a node is younger than those below it
-        note_origin(node, call)
-        _note_level(node)
-    if values and values[0].grad_fn in made:
-        _note_cuts_behind(values[0].grad_fn, (args, tuple(kwargs.values())))
-        if where.entered is not None and _torch.is_scaling(where.entered):
-            enginecalls.note_scale(values[0], args[1])
+        made[node] = children_of(node)
+        stack.extend(made[node])
+    return made
 
 
 def _note_cuts_behind(node: Node | None, taken: Any) -> None:
@@ -66,17 +70,6 @@ def _note_cuts_behind(node: Node | None, taken: Any) -> None:
     origin = None if node is None else noted_origin(node)
     if found and isinstance(origin, Origin):
         origin.cuts = tuple(found.values())
-
-
-def _note_level(node: Node) -> None:
-    below = [(child, _level(child)) for child, _ in node.next_functions if child is not None]
-    level = 1 + max((height for _, height in below), default=0)
-    _torch.notes_of(node)[_LEVEL] = level
-    latch(node, level, below)
-
-
-def _level(node: Node) -> int:
-    return int(_torch.notes_of(node).get(_LEVEL, 0))
 
 
 _INDEPENDENT = re.compile(r"\w+_like|new_\w+|has_torch_function\w*|is_\w+")

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from .. import _torch
+from .depth import STRETCH, latch
 from .events import UserCall
 
 _NOTE = "pullback.origin"
@@ -23,22 +24,29 @@ _NOTE = "pullback.origin"
 class Origin:
     """One node: its name, the call that made it (where that was traced), and what it came from.
 
-    ``cuts`` stand between the node and what went into it without a graph.
+    ``level`` is the longest way to a leaf; ``cuts`` stand between the node and what went into it
+    without a graph.
     """
 
-    __slots__ = ("__weakref__", "call", "cuts", "name", "parents")
+    __slots__ = ("__weakref__", "_name", "call", "cuts", "level", "parents")
 
-    def __init__(self, name: str, call: UserCall | None, parents: Sequence[AnyOrigin]) -> None:
-        self.name = name
+    def __init__(self, node: Node, call: UserCall | None, parents: Sequence[AnyOrigin]) -> None:
+        self._name = node.name()
         self.call = call
         self.parents = tuple(parents)
+        self.level: int = 1 + max([parent.level for parent in parents], default=0)
         self.cuts: tuple[Cut, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self._name.rpartition("::")[2]
 
 
 class LeafOrigin:
     """A leaf of a graph; ``leaf()`` is None once it is gone."""
 
     __slots__ = ("__weakref__", "leaf")
+    level = 0
 
     def __init__(self, leaf: Tensor) -> None:
         self.leaf = ref(leaf)
@@ -64,8 +72,8 @@ Place: TypeAlias = tuple[str, int, str, str]
 
 
 def noted_origin(node: Node) -> AnyOrigin | None:
-    found = _torch.notes_of(node).get(_NOTE)
-    return found if isinstance(found, (Origin, LeafOrigin)) else None
+    found: AnyOrigin | None = _torch.notes_of(node).get(_NOTE)
+    return found
 
 
 def call_of(node: Node) -> UserCall | None:
@@ -74,39 +82,43 @@ def call_of(node: Node) -> UserCall | None:
     return found.call if isinstance(found, Origin) else None
 
 
-def note_origin(node: Node, call: UserCall | None) -> Origin:
-    """Note that ``call`` made ``node``, whose children are noted already or are of no call."""
-    origin = Origin(_torch.node_name(node), call, [origin_of(c) for c in _children(node)])
+def children_of(node: Node) -> list[Node]:
+    return [child for child, _ in node.next_functions if child is not None]
+
+
+def note_origin(node: Node, call: UserCall | None, children: Sequence[Node]) -> Origin:
+    """Note that ``call`` made ``node``, and hold what lies in another stretch below it."""
+    parents = [noted_origin(child) or origin_of(child) for child in children]
+    origin = Origin(node, call, parents)
     _torch.notes_of(node)[_NOTE] = origin
+    stretch = origin.level // STRETCH
+    if any(parent.level // STRETCH != stretch for parent in parents):
+        latch(node, origin.level, [(c, o.level) for c, o in zip(children, parents, strict=True)])
     return origin
 
 
 def origin_of(node: Node) -> AnyOrigin:
     """The origin of ``node``; that of nodes which no traced call made is noted without a call."""
-    found = noted_origin(node)
-    if found is not None:
-        return found
     stack = [node]
     while stack:
         top = stack[-1]
-        open_ones = [child for child in _children(top) if noted_origin(child) is None]
+        if noted_origin(top) is not None:
+            stack.pop()
+            continue
+        children = children_of(top)
+        open_ones = [child for child in children if noted_origin(child) is None]
         if open_ones:
             stack.extend(open_ones)
             continue
         stack.pop()
-        if noted_origin(top) is None:
-            leaf = _torch.leaf_of(top)
-            if leaf is None:
-                note_origin(top, None)
-            else:
-                _torch.notes_of(top)[_NOTE] = LeafOrigin(leaf)
+        leaf = _torch.leaf_of(top)
+        if leaf is None:
+            note_origin(top, None, children)
+        else:
+            _torch.notes_of(top)[_NOTE] = LeafOrigin(leaf)
     found = noted_origin(node)
     assert found is not None
     return found
-
-
-def _children(node: Node) -> list[Node]:
-    return [child for child, _ in node.next_functions if child is not None]
 
 
 def origin_of_tensor(tensor: Tensor) -> AnyOrigin:
