@@ -18,6 +18,8 @@ from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import sensitivity as sensitivity
 from .backward.explain import Explanation as Explanation
 from .backward.explain import explain as explain
+from .backward.ledger import Ledger as Ledger
+from .backward.ledger import ledger as ledger
 from .backward.provenance import trace as trace
 from .backward.record import BackwardRecord as BackwardRecord
 from .backward.recorder import record as record

@@ -42,6 +42,8 @@ from .leaves import Leaves as Leaves
 from .leaves import leaves_of as leaves_of
 from .leaves import outside_transforms as outside_transforms
 from .leaves import real_only as real_only
+from .ledgers import entered_once as entered_once
+from .ledgers import not_in_ledger as not_in_ledger
 from .operands import numpy_dtype as numpy_dtype
 from .operands import operand as operand
 from .operands import real as real
@@ -49,6 +51,7 @@ from .options import chunk_size as chunk_size
 from .options import flag as flag
 from .options import known_name as known_name
 from .options import one_of as one_of
+from .options import positive as positive
 from .pages import no_tensor_output as no_tensor_output
 from .pages import not_installed as not_installed
 from .pages import page_options as page_options

@@ -31,3 +31,10 @@ def known_name(caller: str, name: str, known: Mapping[str, Any]) -> None:
 def flag(caller: str, argument: str, value: object) -> None:
     if not isinstance(value, bool):
         raise ArgumentError(f"{caller}: `{argument}` is {value!r}; it must be True or False.")
+
+
+def positive(caller: str, argument: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ArgumentError(
+            f"{caller}: `{argument}` is {value!r}; it must be a positive whole number."
+        )

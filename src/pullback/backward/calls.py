@@ -159,10 +159,10 @@ def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 
 def _get_grad(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     result = func(*args, **kwargs)
-    if _thread.listeners:
+    if result is None and _thread.listeners:
         where = site(3)
         for listener in _thread.listeners:
-            listener.grad_was_read(args[0], result, where)
+            listener.grad_was_none(args[0], where)
     return result
 
 
@@ -188,6 +188,8 @@ def _set_data(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     before = _torch.version_of(args[0])
     result = func(*args, **kwargs)
     mutations.note(args[0], before, call_at(site(3), "data"), behind=True)
+    for listener in _thread.listeners:
+        listener.data_was_set(args[0])
     return result
 
 
