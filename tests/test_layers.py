@@ -86,6 +86,13 @@ BACKWARD: tuple[str, ...] = (
     "reach",
     "accumulation",
     "explain",
+    "statements",
+    "question",
+    "cuttext",
+    "whyheld",
+    "whyunreached",
+    "whynone",
+    "why",
 )
 
 # Within sparse/, in the order of the flow; a package counts as one.

@@ -23,6 +23,8 @@ from .backward.ledger import ledger as ledger
 from .backward.provenance import trace as trace
 from .backward.record import BackwardRecord as BackwardRecord
 from .backward.recorder import record as record
+from .backward.verdict import Verdict as Verdict
+from .backward.why import why as why
 from .sparse.coloring import Coloring as Coloring
 from .sparse.coloring import color as color
 from .sparse.pattern import SparsityPattern as SparsityPattern

@@ -39,6 +39,7 @@ from .graphs import has_values as has_values
 from .graphs import reentrant_checkpoint as reentrant_checkpoint
 from .graphs import some_reached as some_reached
 from .leaves import Leaves as Leaves
+from .leaves import a_tensor as a_tensor
 from .leaves import leaves_of as leaves_of
 from .leaves import outside_transforms as outside_transforms
 from .leaves import real_only as real_only

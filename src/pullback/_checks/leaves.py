@@ -56,3 +56,8 @@ def real_only(caller: str, tensors: Sequence[Tensor]) -> None:
             f"{caller}: complex tensors have no row sums to compare. Weigh their real and "
             f"imaginary parts: torch.view_as_real(...)."
         )
+
+
+def a_tensor(caller: str, argument: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TreeError(f"{caller}: `{argument}` is {article(value)}. Pass one tensor.")

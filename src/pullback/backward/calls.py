@@ -97,7 +97,7 @@ def _read_out(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     result = func(*args, **kwargs)
     if args and isinstance(args[0], Tensor):
         name = function_name(func)
-        if args[0].requires_grad and not _torch.is_transform_tensor(args[0]):
+        if cuts.carries(args[0]) and not _torch.is_transform_tensor(args[0]):
             cuts.note_read(call_at(site(3), name), args[0])
         if name in _HANDS_OUT_MEMORY:
             for listener in _thread.listeners:

@@ -85,8 +85,10 @@ def note(tensor: Tensor, cuts: tuple[Cut, ...]) -> None:
 
 def note_read(call: UserCall, source: Tensor) -> None:
     """``source`` was read out as plain numbers: what they went into cannot be known."""
+    origins = [found for each in cuts_of(source) if (found := each.source()) is not None]
     if source.requires_grad:
-        origin = origin_of_tensor(source)
+        origins = [origin_of_tensor(source)]
+    for origin in origins:
         _reads.keep(Cut("read", call, origin), origin)
 
 

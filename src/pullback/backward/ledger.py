@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple
-from weakref import ref
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
@@ -95,10 +94,9 @@ class Watched(NamedTuple):
 
 
 def watched_by(tensor: Tensor) -> Watched | None:
-    """The account of ``tensor`` in the ledger, still held, that watched it last."""
-    found = _accounts.get(tensor)
-    book = None if found is None else found[1]()
-    return None if found is None or book is None else Watched(found[0], book)
+    """The account of ``tensor`` in the ledger that watched it last."""
+    found: Watched | None = _accounts.get(tensor)
+    return found
 
 
 class Ledger:
@@ -123,7 +121,7 @@ class Ledger:
         self._trace.__enter__()
         self._keeper.open()
         for account, tensor in zip(self.accounts, self._named.values(), strict=True):
-            _accounts[tensor] = account, ref(self)
+            _accounts[tensor] = Watched(account, self)
         calls.begin_block(self._keeper)
         return self
 
