@@ -17,8 +17,8 @@ from .forward_values import Origin, forward_origin, known_values, lies_behind, s
 from .graph import Graph, Port
 from .local import Rerun, operands_at, rerun_of
 from .operations import OPERATIONS
+from .origins import call_of
 from .outcome import Job
-from .provenance import call_of
 from .verdict import Evidence
 
 _WRITES = ("MaskedFill", "Where", "ConstantPad", "Copy", "Fill", "IndexPut", "IndexFill", "Add",

@@ -12,7 +12,7 @@ from .. import _torch
 from ..draw.numbers import count, number
 from .birth import place_of, value_text
 from .birthlog import Sighting
-from .provenance import call_of
+from .origins import call_of
 from .sighting import Facts
 from .verdict import Evidence
 from .zeros import ZeroSource

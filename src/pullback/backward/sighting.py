@@ -25,7 +25,7 @@ from .local import (
     operands_at,
     rerun_of,
 )
-from .provenance import call_of
+from .origins import call_of
 
 _MOST_HALVINGS = 80
 _BY_ENTRY = ("ToCopy", "Neg", "Tan", "Sigmoid", "Gelu", "Silu", "Softplus", "LogSigmoid")

@@ -14,7 +14,7 @@ from .birthlog import Sender
 from .events import UserCall
 from .finite import Index
 from .graph import Port
-from .provenance import call_of
+from .origins import call_of
 
 _MOST_STEPS = 20
 _KEEPS_ENTRIES = tuple(
