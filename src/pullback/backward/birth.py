@@ -20,10 +20,10 @@ class Proof:
 
     - ``original``, ``rewrite``: both as they were run; ``a`` and ``b`` are the operands.
     - ``before``, ``after``: entries of the gradients that are not finite, of each.
-    - ``compared``: entries in which the original is finite; ``same``: whether the rewrite has
+    - ``compared``: entries in which the original is not nan; ``same``: whether the rewrite has
       exactly these values there.
-    - ``upstream``: what was sent back, ``"of this pass"``, or ``"ones"`` where this pass had
-      nothing finite to send.
+    - ``upstream``: what was sent back, ``"of this pass"``; or ``"ones"``, for a birth in the
+      forward pass. Then an inf of the original is no value to be kept, and is not compared.
     """
 
     original: str
@@ -40,14 +40,16 @@ class Proof:
 
     @property
     def text(self) -> str:
-        what = "ones" if self.upstream == "ones" else "the upstream of this pass"
+        alone = self.upstream == "ones"
+        what = "ones" if alone else "the upstream of this pass"
+        number = "finite" if alone else "not nan"
+        entries = f"{draw.count(self.compared)} entr{'y' if self.compared == 1 else 'ies'}"
         forward = (
-            "no entry of the original is finite"
-            if self.compared == 0
-            else f"the forward {'equals' if self.same else 'does NOT equal'} the original in the "
-            f"{draw.count(self.compared)} entr{'y' if self.compared == 1 else 'ies'} where that "
-            f"is finite"
+            f"the forward {'equals' if self.same else 'does NOT equal'} the original in the "
+            f"{entries} where that is {number}"
         )
+        if self.compared == 0:
+            forward = f"no entry of the original is {number}"
         return (
             f"Tried on the operands of this pass with {what}: {forward}; its gradients have "
             f"{draw.count(self.after)} entries that are not finite, before {self.before:,}."

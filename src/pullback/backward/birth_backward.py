@@ -67,8 +67,8 @@ def _code(seen: Sighting, facts: Facts, hooks: Hooks) -> str:
         return "overflow" if several and not hooks.before else "hook"
     if _torch.is_compiled_region(seen.node):
         return "compiled_region"
-    if facts.alone_is_finite and hooks.after:
-        return "hook"
+    if facts.name.startswith("BackwardHookFunction") or (facts.alone_is_finite and hooks.after):
+        return "hook"  # the first is torch's own, for the backward hooks of modules
     if _torch.custom_function(seen.node) is not None:
         return "custom_function"
     if facts.alone_is_finite is None or facts.alone_is_finite:
@@ -115,7 +115,7 @@ def _code_of_whole(facts: Facts) -> str:
 
 def _names(code: str, seen: Sighting, hooks: Hooks) -> tuple[str, ...]:
     """The hooks that may have made it."""
-    if code != "hook":
+    if code not in ("hook", "custom_function"):
         return ()
     return hooks.before if seen.received is None else hooks.after
 

@@ -11,6 +11,7 @@ from ..draw.numbers import number
 from .birth import Proof
 from .events import UserCall
 from .local import Rerun, kept_text, prove
+from .operations import Guard
 from .userwords import rewrite_of
 
 
@@ -38,14 +39,15 @@ def fix_of(rerun: Rerun | None, upstream: Tensor, position: int, call: UserCall 
         f"Let the operation see a harmless number where its derivative does not exist, and take "
         f"its result only where it does. In place of {found.replaces}{where} write"
     )
-    rest = proof.text
-    if guard.otherwise == "0.0":
-        rest = (
-            f"{rest} The 0.0 stands where the original is not finite or has no derivative; its "
-            f"gradient there is 0."
-        )
+    rest = f"{proof.text} {_stand_in(guard)}"
     code = "\n".join(f"    {line}" for line in found.lines)
     return Fix(f"{lead}\n{code}\n{rest}", proof, found.lines)
+
+
+def _stand_in(guard: Guard) -> str:
+    if guard.otherwise == "0.0":
+        return "The 0.0 stands where the derivative does not exist; its gradient there is 0."
+    return "Where the derivative does not exist the value stays, and its gradient is 0."
 
 
 _REPEATED = (

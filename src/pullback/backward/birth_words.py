@@ -27,7 +27,8 @@ def text_of(
     if code == "overflow":
         return _of_overflow(facts, seen)
     if code in _OF_OTHERS:
-        return f"{_sent(facts)} {_OF_OTHERS[code]}"
+        also = f" Hooks on it ran as well: {', '.join(hooks)}." if hooks else ""
+        return f"{_sent(facts)} {_OF_OTHERS[code]}{also}"
     return " ".join(part for part in (_sent(facts), _reason(code, facts), _source(zero)) if part)
 
 
@@ -125,6 +126,8 @@ def _of_hook(facts: Facts, seen: Sighting, hooks: Sequence[str]) -> str:
             f"What was sent to {facts.name} is finite, and what it was given holds {value}: only "
             f"hooks run in between ({who})."
         )
+    if seen.received is not None and facts.alone_is_finite is None:
+        return f"A backward hook of a module made {value} of finite numbers ({who})."
     return (
         f"{facts.name} was left with {value}, though the node alone sends finite numbers for what "
         f"it received: a hook on it made that ({who})."

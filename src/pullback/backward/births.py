@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .. import _checks, _torch
 from .._names import CallerNames
@@ -73,8 +75,15 @@ def find_nonfinite(outputs: Tree, cotangents: Tree = None, *, inputs: Tree = Non
     targets = find_targets(_CALLER, graph, inputs, names)
     job = Job(_CALLER, graph, out, values, targets)
     seen = _looked(job)
+    whole = all_finite_of(out.tensors) and all_finite_of(values)
+    if whole and seen.log.first is None:
+        return None
     with torch.no_grad(), _torch.untouched(graph.children_of):
         return _told(job, seen)
+
+
+def all_finite_of(tensors: Sequence[Tensor]) -> bool:
+    return all(all_finite(tensor.detach()) for tensor in tensors)
 
 
 class _Seen(NamedTuple):

@@ -10,7 +10,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -190,18 +190,23 @@ def derivative_at(node: Node, upstream: Tensor, position: int, element: Index) -
 def prove(
     rerun: Rerun, upstream: Tensor, position: int, wording: str = "of this pass"
 ) -> tuple[Guard, Proof] | None:
-    """The first rewrite of the table that holds, or else the first that can be tried."""
+    """The first rewrite of the table that holds, or else the first that can be tried.
+
+    What stands where the derivative does not exist is first tried as in the table, then as the
+    original, detached: an inf may be what the rest of the program goes on with.
+    """
     first: tuple[Guard, Proof] | None = None
     for guard in rerun.operation.guards:
         if not _applies(guard, rerun, position):
             continue
-        try:
-            proof = _tried(rerun, guard, upstream, wording)
-        except (RuntimeError, TypeError):
-            continue
-        if proof.holds:
-            return guard, proof
-        first = first or (guard, proof)
+        for known in dict.fromkeys((guard, replace(guard, otherwise=None))):
+            try:
+                proof = _tried(rerun, known, upstream, wording)
+            except (RuntimeError, TypeError):
+                continue
+            if proof.holds:
+                return known, proof
+            first = first or (known, proof)
     return first
 
 
@@ -213,14 +218,14 @@ def _tried(rerun: Rerun, guard: Guard, upstream: Tensor, wording: str) -> Proof:
     text = rewritten(rerun, guard)
     original, before = _differentiated(rerun, rerun.operation.call, upstream)
     rewrite, after = _differentiated(rerun, text, upstream)
-    finite = original.isfinite()
-    same = original.shape == rewrite.shape and torch.equal(original[finite], rewrite[finite])
+    compared = original.isfinite() if wording == "ones" else ~original.isnan()
+    same = original.shape == rewrite.shape and torch.equal(original[compared], rewrite[compared])
     return Proof(
         rerun.operation.call,
         text,
         _count(before),
         _count(after),
-        int(finite.sum()),
+        int(compared.sum()),
         bool(same),
         wording,
     )
