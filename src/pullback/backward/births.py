@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from .. import _checks, _torch
 from .._names import CallerNames
 from .._trees import Tree
-from .birth import Birth, value_text
+from .birth import Birth, place_of, value_text
 from .birth_backward import Hooks, backward_birth
 from .birth_forward import forward_birth, is_written
 from .birth_words import label
@@ -150,7 +151,9 @@ def _of_output(job: Job, k: int, also: tuple[str, ...]) -> Birth:
     met = f"{name} holds {many}: no cotangent is to blame."
     birth = forward_birth(job, "nan" if nans else "inf", met, also)
     assert birth is not None  # the output itself is among the known values
-    return birth
+    at = place_of(birth.call)
+    own = f"{birth.node} at {at}" if at else birth.node
+    return replace(birth, also=tuple(place for place in also if place != own))
 
 
 def _of_cotangent(job: Job, k: int, bad: Bad, also: tuple[str, ...]) -> Birth:
