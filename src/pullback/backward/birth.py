@@ -41,7 +41,7 @@ class Proof:
     @property
     def text(self) -> str:
         alone = self.upstream == "ones"
-        what = "ones" if alone else "the upstream of this pass"
+        what = "with ones as their upstream" if alone else "and the upstream of this pass"
         number = "finite" if alone else "not nan"
         entries = f"{draw.count(self.compared)} entr{'y' if self.compared == 1 else 'ies'}"
         forward = (
@@ -51,7 +51,7 @@ class Proof:
         if self.compared == 0:
             forward = f"no entry of the original is {number}"
         return (
-            f"Tried on the operands of this pass with {what}: {forward}; its gradients have "
+            f"Tried on the operands {'of this pass ' * alone}{what}: {forward}; its gradients have "
             f"{draw.count(self.after)} entries that are not finite, before {self.before:,}."
         )
 
@@ -91,7 +91,8 @@ class Birth:
     - ``formula``: torch's own formula of that gradient.
     - ``also``: further nodes that received finite numbers and sent others.
     - ``proof``: how ``fix`` fared on the tensors of this pass; None where no rewrite is known.
-    - ``rewrite``: ``fix`` as lines of code; the last is the expression that replaces ``call.code``.
+    - ``rewrite``: the rewrite that was tried, in the names of ``call.code``, which the last of its
+      lines replaces; the lines before it, if any, name an operand. Empty where none held.
 
     ``print(birth)`` shows all of it.
     """

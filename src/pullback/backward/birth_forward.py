@@ -160,6 +160,8 @@ def _sentence(origin: Origin, name: str, leaf: str) -> str:
         return f"{what}, of an input without entries."
     if origin.bad_operand:
         return f"{what}; its operand `{origin.bad_operand}` holds {value_text(origin.bad.value)}."
+    if name in ("SoftmaxBackward0", "LogSoftmaxBackward0") and origin.bad.kind == "nan":
+        return f"{what}: so ends a slice of -inf alone, or one that holds inf or nan."
     if origin.unseen:
         return f"{what}: the first of the values that this graph keeps."
     if origin.strange:

@@ -109,13 +109,12 @@ def _of_overflow(facts: Facts, seen: Sighting) -> str:
     if facts.inner is None:
         return f"{_sent(facts)} It sums finite products, and the sum is {beyond}."
     given = "" if facts.upstream is None else f" The upstream there is {value_text(facts.upstream)}"
-    slope = "" if facts.derivative is None else f", the local derivative {_slope(facts)}"
-    return f"{_sent(facts)}{given}{slope}{':' if given else ' It is'} {beyond}."
-
-
-def _slope(facts: Facts) -> str:
-    assert facts.derivative is not None
-    return value_text(facts.derivative)
+    if not given:
+        return f"{_sent(facts)} It is {beyond}."
+    if facts.derivative is None:
+        return f"{_sent(facts)}{given}: {beyond}."
+    slope = value_text(facts.derivative)
+    return f"{_sent(facts)}{given}, the local derivative {slope}: their product is {beyond}."
 
 
 def _of_hook(facts: Facts, seen: Sighting, hooks: Sequence[str]) -> str:

@@ -27,7 +27,6 @@ from .local import (
 )
 from .origins import call_of
 
-_MOST_HALVINGS = 80
 _BY_ENTRY = ("ToCopy", "Neg", "Tan", "Sigmoid", "Gelu", "Silu", "Softplus", "LogSigmoid")
 
 
@@ -134,10 +133,14 @@ def _halvings(seen: Sighting, basic: Facts, received: Sequence[Tensor | None]) -
     tiny = 2.0 ** math.ceil(math.log2(torch.finfo(basic.dtype).tiny) * 0.9)
     if not _is_finite_for(seen, basic, received, tiny):
         return 0
-    for k in range(1, _MOST_HALVINGS):
-        if _is_finite_for(seen, basic, received, 2.0**-k):
-            return k
-    return _MOST_HALVINGS
+    low, high = 0, math.ceil(-math.log2(tiny))  # 2**-low is too large, 2**-high fits
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _is_finite_for(seen, basic, received, 2.0**-middle):
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def _is_finite_for(
