@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import pullback as pb
 from pullback.backward.finite import all_finite, first_bad
+from pullback.backward.operations import OPERATIONS, Guard, Operation
 
 from .broken_programs import BROKEN, Broken
 from .programs import PROGRAMS
@@ -296,6 +298,66 @@ def test_other_births_are_listed() -> None:
     birth = pb.find_nonfinite(x.sqrt() + torch.where(x > 0, x.log(), 0 * x), torch.ones(2))
     assert birth is not None
     assert {birth.node, *birth.also} == {"SqrtBackward0", "LogBackward0"}
+
+
+def test_nodes_that_received_what_was_born_are_not_listed() -> None:
+    x = torch.tensor([0.0, 4.0], requires_grad=True)
+    birth = pb.find_nonfinite((x * 3 / 2).sqrt().exp(), torch.ones(2))
+    assert birth is not None
+    assert (birth.node, birth.also) == ("SqrtBackward0", ())
+
+
+def test_an_operation_that_does_not_send_what_its_node_sends_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = Operation("sqrt", {"a": "result"}, "a.exp()", (Guard("a > 0", "1.0"),))
+    monkeypatch.setitem(OPERATIONS, "SqrtBackward0", wrong)
+    birth = pb.find_nonfinite(torch.zeros(2, requires_grad=True).sqrt(), torch.ones(2))
+    assert birth is not None
+    assert (birth.node, birth.element, birth.code) == ("SqrtBackward0", (0,), "infinite_derivative")
+    assert (birth.operands, birth.derivative, birth.fix, birth.proof) == ({}, None, "", None)
+
+
+def test_packed_tensors_are_read_through_their_hooks() -> None:
+    x = torch.tensor([0.0, 4.0], requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t + math.nan, lambda t: x.detach()):
+        logs = x.log()
+    birth = pb.find_nonfinite(torch.where(x > 0, logs, 0 * x), torch.ones(2))
+    assert birth is not None
+    assert (birth.code, birth.operands) == ("zero_times_infinity", {"self": 0.0})
+    forward = pb.find_nonfinite(logs, torch.ones(2))
+    assert forward is not None
+    assert (forward.kind, forward.node, forward.operands) == ("inf", "LogBackward0", {"self": 0.0})
+
+
+@pytest.mark.parametrize("packs", ["checkpoint", "offload"])
+def test_operands_inside_a_checkpoint_are_computed_again(packs: str) -> None:
+    def masked(t: Tensor) -> Tensor:
+        return torch.where(t > 0, t.sqrt(), 0 * t) * 2
+
+    x = torch.tensor([0.0, 4.0], requires_grad=True)
+    if packs == "checkpoint":
+        out = checkpoint(masked, x, use_reentrant=False)
+    else:
+        with torch.autograd.graph.save_on_cpu():
+            out = masked(x)
+    birth = pb.find_nonfinite(out, torch.ones(2))
+    assert birth is not None
+    assert (birth.code, birth.node) == ("zero_times_infinity", "SqrtBackward0")
+    assert birth.operands == {"result": 0.0}
+    assert birth.proof is not None
+    assert birth.proof.holds
+
+
+def test_a_compiled_region_is_opaque() -> None:
+    x = torch.tensor([0.0, 4.0], requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        out = torch.compile(lambda t: t.sqrt() * 2, backend="aot_eager")(x)
+    birth = pb.find_nonfinite(out, torch.ones(2))
+    assert birth is not None
+    assert (birth.code, birth.node) == ("compiled_region", "CompiledFunctionBackward")
+    assert birth.fix == "Run the same function without torch.compile, and look again."
 
 
 def test_no_trace_is_left_and_a_second_look_says_the_same() -> None:

@@ -30,12 +30,17 @@ def saved_values(node: Node) -> dict[str, Any]:
 
 
 def plainly_saved(node: Node) -> dict[str, Tensor]:
-    """The tensors among ``saved_values`` that no hook has packed: nothing is computed."""
+    """The tensors among ``saved_values`` that lie there as tensors: a checkpoint, which would
+    compute them again, has put something else in their place."""
     found = {}
     for name in saved_tensors(node):
-        kept = _unpacked(getattr(node, f"_raw_saved_{name}"))
-        if isinstance(kept, Tensor):
-            found[name] = kept
+        raw = getattr(node, f"_raw_saved_{name}")
+        if isinstance(raw, (tuple, list)) or not isinstance(getattr(raw, "data", None), Tensor):
+            continue
+        try:
+            found[name] = _saved(node, name)
+        except RuntimeError:  # modified since
+            continue
     return found
 
 
@@ -47,20 +52,12 @@ def numbers_saved(node: Node) -> dict[str, Any]:
 
 
 def _saved(node: Node, name: str) -> Any:
-    kept: Any = _unpacked(getattr(node, f"_raw_saved_{name}", None))
-    if kept is None:
-        kept = getattr(node, f"_saved_{name}")
+    kept = getattr(node, f"_saved_{name}")
     if isinstance(kept, int) and kept >= 1 << 63:  # a negative dim, read as unsigned
         kept -= 1 << 64
     if isinstance(kept, tuple):
         kept = tuple(k - (1 << 64) if isinstance(k, int) and k >= 1 << 63 else k for k in kept)
     return kept.detach() if isinstance(kept, Tensor) else kept
-
-
-def _unpacked(raw: Any) -> Tensor | None:
-    """The tensor of a saved variable as it lies there, whatever was written into it since."""
-    kept = None if isinstance(raw, (tuple, list)) else getattr(raw, "data", None)
-    return kept.detach() if isinstance(kept, Tensor) else None
 
 
 def run_alone(node: Node, received: Sequence[Tensor | None]) -> tuple[Tensor | None, ...] | None:
