@@ -293,6 +293,27 @@ def test_the_source_of_a_zero_is_told_only_where_its_mask_says_so() -> None:
     assert "The 0 was sent by WhereBackward0." in given.text
 
 
+def test_a_proof_says_where_its_operands_are_from() -> None:
+    row = torch.full((2,), -math.inf)
+    x = torch.zeros(2, requires_grad=True)
+    soft = pb.find_nonfinite((x + row).softmax(0), torch.ones(2))
+    saved = pb.find_nonfinite((x + 1).mul(0).log().exp(), torch.ones(2))
+    assert soft is not None
+    assert saved is not None
+    assert soft.proof is not None
+    assert saved.proof is not None
+    assert soft.proof.text.startswith(
+        "Tried on operands that give the saved result (of -inf, where a slice of it is nan), with "
+        "ones as their upstream: no entry of the original is finite; its gradients have 0 entries "
+        "that are not finite, before 2."
+    )
+    assert saved.proof.text == (
+        "Tried on the operands of this pass, with the upstream of this pass: the forward equals "
+        "the original in the 2 entries where that is not nan; its gradients have 0 entries that "
+        "are not finite, before 2."
+    )
+
+
 def test_other_births_are_listed() -> None:
     x = torch.tensor([0.0, 4.0], requires_grad=True)
     birth = pb.find_nonfinite(x.sqrt() + torch.where(x > 0, x.log(), 0 * x), torch.ones(2))

@@ -24,6 +24,7 @@ class Proof:
       exactly these values there.
     - ``upstream``: what was sent back, ``"of this pass"``; or ``"ones"``, for a birth in the
       forward pass. Then an inf of the original is no value to be kept, and is not compared.
+    - ``recovered``: how the operands were found, where the node has not saved them themselves.
     """
 
     original: str
@@ -33,6 +34,7 @@ class Proof:
     compared: int
     same: bool
     upstream: str = "of this pass"
+    recovered: str = ""
 
     @property
     def holds(self) -> bool:
@@ -41,7 +43,8 @@ class Proof:
     @property
     def text(self) -> str:
         alone = self.upstream == "ones"
-        what = "with ones as their upstream" if alone else "and the upstream of this pass"
+        what = f"operands {self.recovered}" if self.recovered else "the operands of this pass"
+        sent = "ones as their upstream" if alone else "the upstream of this pass"
         number = "finite" if alone else "not nan"
         entries = f"{draw.count(self.compared)} entr{'y' if self.compared == 1 else 'ies'}"
         forward = (
@@ -51,7 +54,7 @@ class Proof:
         if self.compared == 0:
             forward = f"no entry of the original is {number}"
         return (
-            f"Tried on the operands {'of this pass ' * alone}{what}: {forward}; its gradients have "
+            f"Tried on {what}, with {sent}: {forward}; its gradients have "
             f"{draw.count(self.after)} entries that are not finite, before {self.before:,}."
         )
 

@@ -228,6 +228,7 @@ def _tried(rerun: Rerun, guard: Guard, upstream: Tensor, wording: str) -> Proof:
         int(compared.sum()),
         bool(same),
         wording,
+        rerun.operation.recovered,
     )
 
 

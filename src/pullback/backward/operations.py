@@ -49,6 +49,15 @@ class Operation:
     domain: str = ""
     by_pairs: bool = False
 
+    @property
+    def recovered(self) -> str:
+        """How an operand that was not saved is found; empty where it was."""
+        if not any("result" in text for text in self.operands.values()):
+            return ""
+        if self.along:
+            return "that give the saved result (of -inf, where a slice of it is nan)"
+        return "computed back from the saved result"
+
 
 _BOTH = {"a": "ones if self is None else self", "b": "ones if other is None else other"}
 _POSITIVE = (Guard("a > 0", "1.0"),)
