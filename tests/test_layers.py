@@ -86,6 +86,20 @@ BACKWARD: tuple[str, ...] = (
     "reach",
     "accumulation",
     "explain",
+    "finite",
+    "birth",
+    "birthlog",
+    "operations",
+    "local",
+    "userwords",
+    "zeros",
+    "sighting",
+    "forward_values",
+    "birth_words",
+    "birth_fix",
+    "birth_backward",
+    "birth_forward",
+    "births",
     "statements",
     "question",
     "cuttext",
@@ -257,6 +271,7 @@ MAY_DIFFERENTIATE = {
     "backward.looks",
     "backward.recorder",
     "backward.offers",
+    "backward.local",  # a node's operation, run again by itself
     "_capabilities",  # its probes
     "commands.bench_candidates",  # measures torch.func
 }

@@ -31,9 +31,11 @@ from ._torch import (
     notes_of,
     outside_transforms,
     plain_sample,
+    run_alone,
     running_node,
     running_transform,
     runs_a_formula,
+    saved_values,
     sequence_number,
     slots,
     watched_tensors,
@@ -111,6 +113,26 @@ def _probe_task() -> bool:
     y.sum().backward(retain_graph=True)
     y.sum().backward()
     return len(set(seen)) == 2
+
+
+def _probe_alone() -> bool:
+    x = torch.tensor([[1.0], [4.0]], requires_grad=True)
+    root, product = x.sqrt(), x * torch.ones(2, 3)
+    assert root.grad_fn is not None
+    assert product.grad_fn is not None
+    sent = run_alone(root.grad_fn, (torch.ones(2, 1),))
+    summed = run_alone(product.grad_fn, (torch.ones(2, 3),))
+    saved = saved_values(root.grad_fn)
+    return (
+        sent is not None
+        and sent[0] is not None
+        and sent[0].tolist() == [[0.5], [0.25]]
+        and summed is not None
+        and summed[0] is not None
+        and summed[0].shape == (2, 3)
+        and torch.equal(saved["result"], root.detach())
+        and saved_values(x.softmax(-1).grad_fn)["dim"] == -1  # type: ignore[arg-type]
+    )
 
 
 def _probe_transform() -> bool:
@@ -238,6 +260,7 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("freed tensors of a node", _probe_freed, "a freed graph is reported without the node"),
     ("tensors that retain their gradient", _probe_retaining, "a look may fill their .grad"),
     ("number of the running pass", _probe_task, "passes of other threads mix into a record"),
+    ("a node run alone", _probe_alone, "pb.find_nonfinite shows no operands and proves no fix"),
     ("running torch.func transforms", _probe_transform, "torch's own error appears there"),
     ("the node that runs", _probe_running_node, "nonlinear hooks are found by trial alone"),
     ("a batched tensor's first entry", _probe_plain_sample, "no plan is made inside vmap"),

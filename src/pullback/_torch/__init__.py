@@ -29,6 +29,11 @@ from .nodes import sequence_number as sequence_number
 from .nodes import slots as slots
 from .nodes import tensor_hook_names as tensor_hook_names
 from .nodes import version_of as version_of
+from .saved import is_compiled_region as is_compiled_region
+from .saved import numbers_saved as numbers_saved
+from .saved import plainly_saved as plainly_saved
+from .saved import run_alone as run_alone
+from .saved import saved_values as saved_values
 from .storages import StorageKey as StorageKey
 from .storages import storage_number as storage_number
 from .transforms import can_map as can_map

@@ -29,15 +29,18 @@ class Verdict:
     def __str__(self) -> str:
         blocks: list[draw.Block] = [draw.Sentence(self.text, self.evidence)]
         if self.fix:
-            blocks += [draw.Heading("Fix", 2), *_fix_blocks(self.fix)]
+            blocks += [draw.Heading("Fix", 2), *fix_blocks(self.fix)]
         return draw.to_text(draw.Page(self.code.replace("_", " "), tuple(blocks)))
 
 
-def _fix_blocks(fix: str) -> list[draw.Block]:
+def fix_blocks(fix: str) -> list[draw.Block]:
     """Indented lines of a fix are code, the others prose."""
     blocks: list[draw.Block] = []
     for line in fix.splitlines():
-        if line.startswith("    "):
+        last = blocks[-1] if blocks else None
+        if line.startswith("    ") and isinstance(last, draw.Code):
+            blocks[-1] = draw.Code(f"{last.text}\n{line[4:]}")
+        elif line.startswith("    "):
             blocks.append(draw.Code(line[4:]))
         elif line.strip():
             blocks.append(draw.Sentence(line))

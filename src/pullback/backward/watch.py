@@ -20,7 +20,7 @@ from .. import _torch
 from .events import Cotangent
 from .graph import Graph, Port, port_of
 from .measure import cotangent_of
-from .passlog import OF_OUTPUTS, Fired, Gradients, Keeper, PassLog, Ports
+from .passlog import OF_OUTPUTS, Fired, Gradients, Keeper, PassLog, Ports, Seeds
 
 Names = tuple[str, ...]
 
@@ -40,13 +40,16 @@ class Watcher:
     """``watch`` puts the hooks on, ``unwatch`` off; ``own`` is the log of the pass through
     ``marker``."""
 
-    def __init__(self, graph: Graph, keeper: Keeper) -> None:
+    def __init__(
+        self, graph: Graph, keeper: Keeper, new_log: Callable[[Seeds, Keeper], PassLog] = PassLog
+    ) -> None:
         self.graph = graph
         self.marker = Marker()
         self.node_hooks: dict[Node, Names] = {}
         self.sending_hooks: dict[Node, Names] = {}
         self.sleeping_hooks: dict[Node, Names] = {}
         self._keep = keeper
+        self._new_log = new_log
         self._seeds: dict[Port, list[tuple[Tensor, Cotangent]]] = {}
         self._logs: dict[int, PassLog] = {}
         self.task: int | None = None
@@ -56,12 +59,12 @@ class Watcher:
     @property
     def own(self) -> PassLog:
         if self.task is None:
-            return PassLog(self._seeds, self._keep)
+            return self._new_log(self._seeds, self._keep)
         return self._log(self.task)
 
     def _log(self, task: int) -> PassLog:
         if task not in self._logs:
-            self._logs[task] = PassLog(self._seeds, self._keep)
+            self._logs[task] = self._new_log(self._seeds, self._keep)
         return self._logs[task]
 
     def seed(self, cotangents: Sequence[Tensor]) -> list[Cotangent]:
