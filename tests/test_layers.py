@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_trees"),
     ("_tracing",),
     ("_torch", "_settings", "_inductor"),
+    ("_nodes",),
     ("_checks", "_capabilities", "draw"),
     ("_names", "_engines", "cotangents"),
     ("_adjoint",),
@@ -68,6 +69,14 @@ BACKWARD: tuple[str, ...] = (
     "live",
     "questions",
     "recorder",
+    "schedule",
+    "steps",
+    "aside",
+    "onenode",
+    "stepping",
+    "stops",
+    "standing",
+    "stepper",
     "reach",
     "accumulation",
     "explain",
@@ -233,6 +242,7 @@ MAY_DIFFERENTIATE = {
     "backward.looks",
     "backward.recorder",
     "backward.offers",
+    "backward.onenode",
     "_capabilities",  # its probes
     "commands.bench_candidates",  # measures torch.func
 }
@@ -263,7 +273,7 @@ PRIVATE = (
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_private_parts_of_torch_are_read_in_two_places(path: Path) -> None:
-    if name_of(path) in ("_torch", "_settings", "_inductor"):
+    if name_of(path) in ("_torch", "_nodes", "_settings", "_inductor"):
         return
     text = path.read_text()
     assert [name for name in PRIVATE if name in text] == []
