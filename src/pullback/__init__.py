@@ -21,6 +21,8 @@ from .backward.explain import explain as explain
 from .backward.provenance import trace as trace
 from .backward.record import BackwardRecord as BackwardRecord
 from .backward.recorder import record as record
+from .backward.stepper import Stepper as Stepper
+from .backward.stepper import step as step
 from .sparse.coloring import Coloring as Coloring
 from .sparse.coloring import color as color
 from .sparse.pattern import SparsityPattern as SparsityPattern

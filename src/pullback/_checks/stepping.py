@@ -41,8 +41,8 @@ def nothing_to_undo(caller: str, forgotten: int) -> ArgumentError:
 
 def already_added(caller: str) -> ArgumentError:
     return ArgumentError(
-        f"{caller}: the deposits of this pass were added to .grad by finish(accumulate=True), which "
-        f"is not undone or done twice. Begin anew with pb.step(...)."
+        f"{caller}: finish(accumulate=True) has added the deposits of this pass to .grad, which is "
+        f"neither undone nor done twice. Begin anew with pb.step(...)."
     )
 
 

@@ -46,8 +46,8 @@ def run_node(node: Node, received: Gradients, ports: Collection[Port]) -> Ran:
             sent.append(values)
             raise _Enough
 
-    first = node.register_prehook(before)  # type: ignore[arg-type]
-    last = node.register_hook(after)  # type: ignore[arg-type]
+    first = node.register_prehook(before)
+    last = node.register_hook(after)
     _nodes.run_first(first)
     roots, grads = _roots(node, _zero(node, len(received)) if nothing else received)
     try:
@@ -91,7 +91,7 @@ def capture(node: Node, received: Gradients, slots: Sequence[int]) -> dict[int, 
 
 
 def deposit(node: Node, leaf: Tensor, value: Tensor) -> None:
-    """Add ``value``, which the hooks of ``leaf`` have seen, to its ``.grad``, as the engine does."""
+    """Add ``value``, which the hooks of ``leaf`` have seen, to its ``.grad`` as the engine does."""
     with _nodes.without_tensor_hooks(leaf):
         torch.autograd.backward([GradientEdge(node, 0)], [value])
 

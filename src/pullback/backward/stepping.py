@@ -68,6 +68,7 @@ class Stepping:
         self.schedule = schedule_of(job.graph, nodes)
         self.places = _places(job, self.schedule)
         self.place_of = dict(zip(self.schedule.order, self.places, strict=True))
+        self.sources = self._sources()
         self._aside = Aside(self.place_of)
         self._recomputed = _nodes.Recomputed()
         self._budget, self._held = budget, 0
@@ -81,6 +82,17 @@ class Stepping:
         self._retained: dict[int, tuple[Tensor, Tensor]] = {}
         self.arrived: dict[Port, Tensor] = {}
         self.seeds = tuple(self._seed())
+
+    def _sources(self) -> tuple[tuple[int, ...], ...]:
+        """For each node the turns of those that send to it, an output's cotangent as -1."""
+        found: list[list[int]] = [[] for _ in self.places]
+        senders: list[tuple[int, tuple[Port | None, ...]]] = [(-1, self.job.graph.roots)]
+        senders += [(p.index, self.job.graph.children_of[n]) for n, p in self.place_of.items()]
+        for turn, ports in senders:
+            for port in ports:
+                if port is not None and port.node in self.place_of:
+                    found[self.place_of[port.node].index].append(turn)
+        return tuple(map(tuple, found))
 
     def _seed(self) -> Iterator[Contribution]:
         pairs = zip(self.job.graph.roots, self.job.values, strict=True)

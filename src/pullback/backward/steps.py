@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 from torch import Tensor
 
+from ..draw.numbers import count, number, shape
 from .events import Key, UserCall
 from .passlog import Gradients, owned
 from .stats import Stats, stats_of
@@ -138,3 +139,34 @@ class Step:
 
     def __repr__(self) -> str:
         return f"<Step {self.node.label}>"
+
+    def __str__(self) -> str:
+        lines = [f"{self.node.label}  {place_text(self.node.call)}".rstrip()]
+        for slot, value in enumerate(self._upstream):
+            where = f" in slot {slot}" if len(self._upstream) > 1 else ""
+            edited = " (edited)" if self.edited else ""
+            lines.append(f"  received {cotangent_text(value)}{where}{edited}")
+        for c in self.contributions:
+            where = f" slot {c.slot}" if c.target.slots > 1 else ""
+            lines.append(f"  sent {cotangent_text(c._tensor)} to {c.target.label}{where}")
+        if self._deposit is not None:
+            lines.append(f"  deposit {cotangent_text(self._deposit)}")
+        return "\n".join(lines)
+
+
+def cotangent_text(tensor: Tensor | None) -> str:
+    """``(4, 5), norm 11.31``, and how many entries are not finite, if any."""
+    if tensor is None:
+        return "nothing"
+    stats = stats_of(tensor)
+    bad = stats.nonfinite
+    told = f", {count(bad)} of {count(tensor.numel())} not finite" if bad else ""
+    return f"{shape(tuple(tensor.shape))}, norm {number(stats.norm)}{told}"
+
+
+def place_text(call: UserCall | None) -> str:
+    """``model.py:12  x.exp()``, cut where it is long."""
+    if call is None:
+        return ""
+    text = call.code if len(call.code) <= 50 else call.code[:47] + "..."
+    return f"{PurePath(call.file).name}:{call.line}  {text or call.function}"

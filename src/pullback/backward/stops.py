@@ -70,9 +70,7 @@ def short_name(name: str) -> str:
 
 def _named(caller: str, places: Sequence[Place], op: str) -> set[int]:
     wanted = op.lower() if isinstance(op, str) else op
-    found = {
-        p.index for p in places if wanted in (p.name.lower(), short_name(p.name).lower())
-    }
+    found = {p.index for p in places if wanted in (p.name.lower(), short_name(p.name).lower())}
     if not found:
         _checks.known_op(caller, op, list(dict.fromkeys(short_name(p.name) for p in places)))
     return found
@@ -88,8 +86,7 @@ def _made_at(caller: str, places: Sequence[Place], line: str | int) -> set[int]:
 def _is_at(place: Place, line: str | int) -> bool:
     if place.call is None or isinstance(line, bool):
         return False
-    if isinstance(line, int) or line.isdecimal():
-        return place.call.line == int(line)
-    file, _, number = line.rpartition(":")
-    ends_alike = PurePath(place.call.file).as_posix().endswith(PurePath(file).as_posix())
-    return number == str(place.call.line) and ends_alike
+    file, _, number = str(line).rpartition(":")
+    parts = PurePath(file).parts
+    same_file = not parts or PurePath(place.call.file).parts[-len(parts) :] == parts
+    return number == str(place.call.line) and same_file
