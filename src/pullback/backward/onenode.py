@@ -80,7 +80,7 @@ class _OwnPass:
 
 def capture(node: Node, received: Gradients, slots: Sequence[int]) -> dict[int, Tensor]:
     """What the hooks on the tensors that ``node`` made turn its cotangents in ``slots`` into, the
-    node itself left alone: what a look finds at a leaf."""
+    node itself left alone: what a look finds at a leaf. Where nothing has arrived no hook runs."""
     given = [slot for slot in slots if received[slot] is not None]
     if not given:
         return {}

@@ -176,7 +176,9 @@ class Stepper:
     def back(self) -> Place:
         """Undo the last step, or the last edit if no step came after it; the node about to run.
 
-        Everything is then as it was, to the last bit, but for what the user's own hooks did.
+        Everything is then as it was, to the last bit, but for what the user's own hooks did: a
+        backward hook of a module remembers what it saw at the end of the module until the start of
+        it, so go back beyond both or neither.
 
         Raises:
             ArgumentError: nothing is left to undo, or it is forgotten; or the deposits were added
