@@ -441,7 +441,7 @@ def test_print_shows_where_it_stands() -> None:
     s.next()
     assert "\n".join(line.rstrip() for line in str(s).splitlines()) == STANDING
     s.next()
-    assert "  ExpBackward0 #4  (3,), 1 of 2" in str(s)
+    assert "  ExpBackward0 #4   (3,), 1 of 2  0.2923" in str(s)
     assert repr(s) == "<Stepper of out: before SinBackward0 #3, 3 of 6 nodes ran>"
     s.finish()
     assert repr(s) == "<Stepper of out: at the end, 6 of 6 nodes ran>"
