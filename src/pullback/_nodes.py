@@ -45,9 +45,10 @@ def first_freed(nodes: Iterable[Node]) -> Node | None:
 
 def run_first(handle: RemovableHandle) -> None:
     """Have the hook of ``handle`` run before the others of its table."""
-    table = handle.hooks_dict_ref()
-    if table is not None and len(table) > 1:
-        table.move_to_end(handle.id, last=False)
+    table = handle.hooks_dict_ref() or {}
+    for key in [key for key in table if key != handle.id]:
+        # Not move_to_end: the engine reads an OrderedDict as the plain dict that it is beneath.
+        table[key] = table.pop(key)
 
 
 @contextmanager

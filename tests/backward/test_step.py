@@ -445,3 +445,37 @@ def test_print_shows_where_it_stands() -> None:
     assert repr(s) == "<Stepper of out: before SinBackward0 #3, 3 of 6 nodes ran>"
     s.finish()
     assert repr(s) == "<Stepper of out: at the end, 6 of 6 nodes ran>"
+
+
+def test_hooks_of_a_node_that_has_received_nothing_are_told_so() -> None:
+    """And run in the order in which they were registered, in the second pass, too."""
+
+    class Drops(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> None:
+            return None
+
+    def built(seen: list[Any]) -> tuple[Tensor, Tensor]:
+        x = ones()
+        h = x.exp()
+        assert h.grad_fn is not None
+        h.grad_fn.register_prehook(lambda grads: seen.append(("first", grads)))
+        h.grad_fn.register_prehook(lambda grads: seen.append(("second", grads)))
+        h.grad_fn.register_hook(lambda sent, grads: seen.append((sent, grads)))
+        return x, Drops.apply(h).sum()
+
+    theirs: list[Any] = []
+    ours: list[Any] = []
+    built(theirs)[1].backward()
+    x, out = built(ours)
+    s = pb.step(out)
+    assert len(s.finish(accumulate=True)) == 0
+    assert ours == theirs
+    assert ours[0] == ("first", (None,))
+    assert x.grad is None
+    pb.step(out).finish()
+    assert ours == theirs * 2
