@@ -56,7 +56,7 @@ BACKWARD: tuple[str, ...] = (
     "passlog",
     "enginecalls",
     "listeners",
-    "steps",
+    "optimizersteps",
     "noting",
     "calls",
     "provenance",
@@ -83,6 +83,14 @@ BACKWARD: tuple[str, ...] = (
     "live",
     "questions",
     "recorder",
+    "schedule",
+    "steps",
+    "aside",
+    "onenode",
+    "stepping",
+    "stops",
+    "standing",
+    "stepper",
     "reach",
     "accumulation",
     "explain",
@@ -272,6 +280,7 @@ MAY_DIFFERENTIATE = {
     "backward.recorder",
     "backward.offers",
     "backward.local",  # a node's operation, run again by itself
+    "backward.onenode",
     "_capabilities",  # its probes
     "commands.bench_candidates",  # measures torch.func
 }

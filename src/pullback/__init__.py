@@ -25,6 +25,8 @@ from .backward.ledger import ledger as ledger
 from .backward.provenance import trace as trace
 from .backward.record import BackwardRecord as BackwardRecord
 from .backward.recorder import record as record
+from .backward.stepper import Stepper as Stepper
+from .backward.stepper import step as step
 from .backward.verdict import Verdict as Verdict
 from .backward.why import why as why
 from .sparse.coloring import Coloring as Coloring

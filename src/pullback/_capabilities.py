@@ -20,6 +20,7 @@ from ._torch import (
     Slot,
     can_map,
     derivatives_yaml,
+    first_freed,
     freed_tensor,
     graph_module,
     graph_task,
@@ -32,13 +33,16 @@ from ._torch import (
     outside_transforms,
     plain_sample,
     run_alone,
+    run_first,
     running_node,
     running_transform,
     runs_a_formula,
     saved_values,
     sequence_number,
+    slot_device,
     slots,
     watched_tensors,
+    without_tensor_hooks,
 )
 
 
@@ -96,6 +100,34 @@ def _probe_freed() -> bool:
     fresh = freed_tensor(y.grad_fn)
     y.sum().backward()
     return fresh is None and freed_tensor(y.grad_fn) == "result"
+
+
+def _probe_first_freed() -> bool:
+    kept = torch.ones(2, requires_grad=True).exp()
+    freed = kept.sin() + 1
+    assert kept.grad_fn is not None
+    assert freed.grad_fn is not None
+    sine = freed.grad_fn.next_functions[0][0]
+    assert sine is not None
+    fresh = first_freed([freed.grad_fn, sine, kept.grad_fn])
+    torch.autograd.grad(freed.sum(), kept)
+    found = first_freed([freed.grad_fn, sine, kept.grad_fn])
+    return fresh is None and found is not None and found is sine
+
+
+def _probe_single_nodes() -> bool:
+    x = torch.ones(2, requires_grad=True)
+    seen: list[str] = []
+    x.register_hook(lambda grad: seen.append("tensor"))
+    y = x.exp()
+    assert y.grad_fn is not None
+    y.grad_fn.register_prehook(lambda grads: seen.append("late"))
+    handle = y.grad_fn.register_prehook(lambda grads: seen.append("early"))
+    run_first(handle)
+    with without_tensor_hooks(x):
+        y.sum().backward()
+    x.grad = None
+    return seen == ["early", "late"] and slot_device(y.grad_fn, 0) == x.device
 
 
 def _probe_retaining() -> bool:
@@ -258,6 +290,8 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("shapes a node expects", _probe_slots, "undefined cotangents have no shape"),
     ("hooks of a node", _probe_hooks, "hooks on nodes are not named"),
     ("freed tensors of a node", _probe_freed, "a freed graph is reported without the node"),
+    ("freed nodes, without unpacking", _probe_first_freed, "pb.step meets a freed graph later"),
+    ("hooks around single nodes", _probe_single_nodes, "pb.step does not work"),
     ("tensors that retain their gradient", _probe_retaining, "a look may fill their .grad"),
     ("number of the running pass", _probe_task, "passes of other threads mix into a record"),
     ("a node run alone", _probe_alone, "pb.find_nonfinite shows no operands and proves no fix"),

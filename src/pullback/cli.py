@@ -130,6 +130,35 @@ def explore(
 
 
 @app.command()
+def step(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="[FILE.py:FUNC]",
+            help="The function, run at what FUNC_sample() or sample() of its file returns. Left "
+            "out: the tutorial's example.",
+        ),
+    ] = "",
+    at: Annotated[
+        Path | None,
+        typer.Option(metavar="x.pt", help="Arguments that torch.save wrote, instead of a sample."),
+    ] = None,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="On an error, show the whole traceback.")
+    ] = False,
+) -> None:
+    """Walk through a backward pass node by node: look, go back, edit a cotangent, go on.
+
+    Orders are read from standard input, one a line; h lists them.
+
+    Exit code: 0 done; 1 the function failed; 2 refused.
+    """
+    from .commands.step import Request, run
+
+    raise typer.Exit(run(Request(target, at, traceback)))
+
+
+@app.command()
 def bench(
     problem: Annotated[
         str,

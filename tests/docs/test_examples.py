@@ -27,6 +27,7 @@ def test_docstring_examples(name: str) -> None:
 def test_public_names_have_an_example_and_say_what_they_raise() -> None:
     for name in (
         "record",
+        "step",
         "explain",
         "find_nonfinite",
         "sensitivity",

@@ -154,3 +154,18 @@ def plan_has_mode(caller: str, path: Path, planned: str, asked: str) -> None:
 
 def _either(allowed: Sequence[str]) -> str:
     return f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+
+
+def no_such_order(word: str) -> ArgumentError:
+    return ArgumentError(f"there is no {word!r} here; h lists what there is.")
+
+
+def order_form(form: str) -> ArgumentError:
+    return ArgumentError(f"write it so: {form}")
+
+
+def count_of_numbers(given: int, wanted: int) -> ArgumentError:
+    return ArgumentError(
+        f"{given} numbers were given, but the cotangent has {wanted}; give so many, in C order, or "
+        f"one for all."
+    )

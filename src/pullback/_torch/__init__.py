@@ -34,6 +34,11 @@ from .saved import numbers_saved as numbers_saved
 from .saved import plainly_saved as plainly_saved
 from .saved import run_alone as run_alone
 from .saved import saved_values as saved_values
+from .single import Recomputed as Recomputed
+from .single import first_freed as first_freed
+from .single import run_first as run_first
+from .single import slot_device as slot_device
+from .single import without_tensor_hooks as without_tensor_hooks
 from .storages import StorageKey as StorageKey
 from .storages import storage_number as storage_number
 from .transforms import can_map as can_map

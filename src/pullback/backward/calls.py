@@ -22,8 +22,8 @@ from . import cuts, enginecalls, mutations
 from .events import UserCall
 from .listeners import Listener
 from .noting import Args, Kwargs, note_cut, note_nodes, reason_for, tensors_in
+from .optimizersteps import Steps
 from .sites import call_at, function_name, site
-from .steps import Steps
 
 
 class _Thread(threading.local):

@@ -1,0 +1,63 @@
+"""Steps of optimizers: what they read, what they write, and which calls are made inside them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from .. import _torch
+from . import mutations
+from .listeners import Listener
+from .sites import call_at, site
+
+
+class Steps:
+    """Steps of optimizers in the thread that made this, from their beginnings to their ends."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.running = False
+        self._listeners = listeners
+        self._thread = threading.get_ident()
+        self._versions: list[tuple[Tensor, int]] = []
+        self._handles = (
+            register_optimizer_step_pre_hook(self._begin),
+            register_optimizer_step_post_hook(self._end),
+        )
+
+    def stop(self) -> None:
+        self.running = False
+        for handle in self._handles:
+            handle.remove()
+
+    def _begin(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        with _torch.function_modes_off():
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            self._versions = [(p, _torch.version_of(p)) for p in parameters]
+            call = call_at(site(), f"{type(optimizer).__name__}.step")
+            for listener in self._listeners:
+                listener.step_begins(optimizer, call)
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        self.running = closure is None  # a closure is the user's own forward and backward
+
+    def _end(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        self.running = False
+        with _torch.function_modes_off():
+            call = call_at(site(), f"{type(optimizer).__name__}.step")
+            for parameter, before in self._versions:
+                if _torch.version_of(parameter) != before:
+                    mutations.note(parameter, before, call)
+            self._versions = []
+            for listener in self._listeners:
+                listener.step_ended(optimizer, call)
