@@ -5,19 +5,37 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import _torch
 from .accounts import Account, norm_of
 from .deposits import DepositHooks
-from .enginecalls import EngineCall
+from .enginecalls import Asked, EngineCall
 from .entries import Entry, place_text
 from .events import UserCall
 from .sites import Site, call_at, site
 
 _KEPT_CALLS = 1000
+
+
+class Watched(NamedTuple):
+    """An account, and who keeps it."""
+
+    account: Account
+    keeper: Bookkeeper
+
+
+_watched: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def watched_by(tensor: Tensor) -> Watched | None:
+    """The account of ``tensor`` in the ledger that watched it last."""
+    found: Watched | None = _watched.get(tensor)
+    return found
 
 
 class Bookkeeper:
@@ -39,9 +57,15 @@ class Bookkeeper:
     def open(self) -> None:
         with _torch.function_modes_off():
             for account in self.accounts:
-                account.open()
-                self._watch(account)
-                self._locate(account, account.grad())
+                self._open(account)
+
+    def _open(self, account: Account) -> None:
+        account.open()
+        self._watch(account)
+        self._locate(account, account.grad())
+        tensor = account.tensor()
+        if tensor is not None:
+            _watched[tensor] = Watched(account, self)
 
     def close(self, call: UserCall) -> None:
         self.audit(call)
@@ -142,7 +166,7 @@ class Bookkeeper:
     def _engine_place(self) -> UserCall:
         return self._running[-1].call if self._running else call_at(site(), "backward")
 
-    def engine_begins(self, call: EngineCall) -> None:
+    def engine_begins(self, call: EngineCall, asked: Asked) -> None:
         self._running.append(call)
         self.calls.append(call)
         for account in self.accounts:

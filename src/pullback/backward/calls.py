@@ -142,9 +142,11 @@ def _carry_on(call: UserCall, targets: list[Tensor], written: Args) -> None:
 def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     if _thread.steps is not None:
         _thread.steps.running = False
-    call = enginecalls.begin(func, args, kwargs, call_at(site(3), function_name(func)))
+    place = call_at(site(3), function_name(func))
+    call, asked = enginecalls.begin(func, args, kwargs, place)
     for listener in _thread.listeners:
-        listener.engine_begins(call)
+        listener.engine_begins(call, asked)
+    del asked
     failure: BaseException | None = None
     try:
         return func(*args, **kwargs)

@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
@@ -65,6 +65,13 @@ class EngineCall:
         return self.inputs is None or any(each() is tensor for each in self.inputs)
 
 
+class Asked(NamedTuple):
+    """The tensors of one call, while it is made."""
+
+    outputs: Sequence[Tensor]
+    cotangents: Sequence[Tensor | None]
+
+
 _log: deque[tuple[EngineCall, list[AnyOrigin | None]]] = deque(maxlen=_KEPT_CALLS)
 
 
@@ -89,14 +96,15 @@ _KEYWORDS = {
 
 def begin(
     func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], call: UserCall
-) -> EngineCall:
+) -> tuple[EngineCall, Asked]:
     """Log a call of ``Tensor.backward``, ``torch.autograd.backward`` or ``torch.autograd.grad``."""
     which = "grad" if func is torch.autograd.grad else "backward"
     names = _PARAMETERS["method" if func is Tensor.backward else which]
     asked = dict(zip(names, args, strict=False))
     asked.update((_KEYWORDS.get(name, name), value) for name, value in kwargs.items())
     outputs = [t for t in _listed(asked.get("outputs")) if isinstance(t, Tensor)]
-    cotangents = _listed(asked.get("cotangents"))
+    given = _listed(asked.get("cotangents"))
+    cotangents = [given[k] if k < len(given) else None for k in range(len(outputs))]
     inputs = asked.get("inputs")
     retain = asked.get("retain_graph")
     create = bool(asked.get("create_graph"))
@@ -105,8 +113,7 @@ def begin(
         which,
         call,
         tuple(
-            _root(output, cotangents[k] if k < len(cotangents) else None)
-            for k, output in enumerate(outputs)
+            _root(output, cotangent) for output, cotangent in zip(outputs, cotangents, strict=True)
         ),
         create if retain is None else bool(retain),
         create,
@@ -114,7 +121,7 @@ def begin(
         next((s for s in map(scale_of, outputs) if s is not None), None),
     )
     _log.append((begun, [root.origin for root in begun.roots]))
-    return begun
+    return begun, Asked(outputs, cotangents)
 
 
 def end(call: EngineCall, error: BaseException | None = None) -> None:

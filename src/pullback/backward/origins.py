@@ -7,7 +7,7 @@ backward that freed its graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 from weakref import ref
 
@@ -67,6 +67,8 @@ class Cut:
         return (self.call.file, self.call.line, self.call.code, self.reason)
 
 
+# Called with every leaf that a graph is first seen to be made of.
+on_new_leaf: list[Callable[[Tensor], None]] = []
 AnyOrigin: TypeAlias = Origin | LeafOrigin
 Place: TypeAlias = tuple[str, int, str, str]
 
@@ -116,6 +118,8 @@ def origin_of(node: Node) -> AnyOrigin:
             note_origin(top, None, children)
         else:
             _torch.notes_of(top)[_NOTE] = LeafOrigin(leaf)
+            for told in on_new_leaf:
+                told(leaf)
     found = noted_origin(node)
     assert found is not None
     return found

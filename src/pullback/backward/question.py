@@ -12,10 +12,10 @@ from .. import _checks
 from .._checks import Leaves
 from .._errors import GraphError, UnsupportedError
 from .accounts import Account
+from .bookkeeper import watched_by
 from .cuts import cuts_of, path_of_cuts, reads_of
 from .enginecalls import EngineCall, latest_calls
 from .graph import Graph, walk
-from .ledger import watched_by
 from .origins import AnyOrigin, Cut, LeafOrigin, Origin, noted_origin, reaches
 from .outcome import Job
 from .record import BackwardRecord
@@ -40,7 +40,7 @@ class Question:
     def about(cls, caller: str, name: str, tensor: Tensor, out: Leaves | None) -> Question:
         found = watched_by(tensor)
         if found is not None:
-            return cls(caller, name, tensor, out, found.account, found.book.calls, watched=True)
+            return cls(caller, name, tensor, out, found.account, found.keeper.calls, watched=True)
         asked = cls(caller, name, tensor, out)
         asked.calls = [call for call in latest_calls() if asked.concerns(call)]
         return asked

@@ -9,7 +9,7 @@ from .. import _checks, _torch
 from .._checks import Leaves
 from .._names import CallerNames
 from .._trees import Tree
-from .ledger import watched_by
+from .bookkeeper import watched_by
 from .provenance import parameter_name
 from .question import Question
 from .verdict import Verdict
