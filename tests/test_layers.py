@@ -115,6 +115,9 @@ BACKWARD: tuple[str, ...] = (
     "whyunreached",
     "whynone",
     "why",
+    "growth",
+    "overseer",
+    "runreport",
 )
 
 # Within sparse/, in the order of the flow; a package counts as one.

@@ -53,6 +53,7 @@ from .transforms import plain_copy as plain_copy
 from .transforms import plain_sample as plain_sample
 from .transforms import running_transform as running_transform
 from .watched import Watched as Watched
+from .watched import computed_tensors as computed_tensors
 from .watched import frozen_objects as frozen_objects
 from .watched import untouched as untouched
 from .watched import watched_tensors as watched_tensors

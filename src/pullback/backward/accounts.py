@@ -18,7 +18,7 @@ class Account:
 
     What ``.grad`` was after the last entry is remembered by identity and version (and by content,
     where its memory was handed out or all contents are asked for), so that a change which has no
-    entry shows at the next one.
+    entry shows at the next one. ``reused`` counts deposits that were added to what a step had used.
     """
 
     def __init__(self, name: str, tensor: Tensor, limit: int, contents: bool) -> None:
@@ -32,6 +32,9 @@ class Account:
         self._known: tuple[ref[Tensor] | None, int] = (None, 0)
         self._known_content: int | None = None
         self.had_grad_at_start = False
+        self.reused = 0
+        self.first_reuse: Entry | None = None
+        self._was_used = False
         self.norm: float | None = None
 
     def open(self) -> None:
@@ -55,6 +58,13 @@ class Account:
         if entry.kind in EMPTYING:
             self.since_empty.clear()
             self.deposits_since_empty = 0
+            self._was_used = False
+        elif entry.kind == "read":
+            self._was_used = True
+        elif entry.kind == "deposit" and self._was_used:
+            self.reused += 1
+            self.first_reuse = self.first_reuse or entry
+            self._was_used = False
         self.since_empty.append(entry)
         self.deposits_since_empty += entry.kind == "deposit"
 

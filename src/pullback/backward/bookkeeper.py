@@ -43,6 +43,8 @@ class Bookkeeper:
 
     def __init__(self, named: Mapping[str, Tensor], contents: bool, limit: int) -> None:
         self.accounts = [Account(n, t, limit, contents) for n, t in named.items()]
+        self.limit = limit
+        self.calls_seen = 0
         self.calls: deque[EngineCall] = deque(maxlen=_KEPT_CALLS)
         self._numbers = itertools.count(1)
         pairs = zip(named.values(), self.accounts, strict=True)
@@ -168,6 +170,7 @@ class Bookkeeper:
 
     def engine_begins(self, call: EngineCall, asked: Asked) -> None:
         self._running.append(call)
+        self.calls_seen += 1
         self.calls.append(call)
         for account in self.accounts:
             self._settle(account, call.call)

@@ -70,7 +70,7 @@ def _nonfinite(question: Question, grad: Tensor) -> Verdict | None:
         "nonfinite",
         f"{question.name}.grad holds {what} among {count(grad.numel())} entries.",
         (("nan", count(nan)), ("inf", count(inf))),
-        "Ask where the first of them was born, on the outputs before their backward:\n"
+        "Ask where the first of them was born, on the outputs while their graph is there:\n"
         "    print(pb.find_nonfinite(out))",
     )
 
