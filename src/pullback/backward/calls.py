@@ -81,7 +81,7 @@ def _pass_on(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 
 def _compute(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """A call that may make nodes, or values without a graph."""
-    if kwargs and "out" in kwargs:
+    if kwargs and ("out" in kwargs or kwargs.get("inplace") is True):
         return _write(func, args, kwargs)
     before = _torch.next_sequence_number()
     result = func(*args, **kwargs)
