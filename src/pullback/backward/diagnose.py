@@ -28,7 +28,7 @@ _READINGS: tuple[tuple[str, Reading], ...] = (
     (r"a (view of a )?leaf Variable that requires grad is being used", leaves.written),
     (r"can't optimize a non-leaf Tensor", leaves.not_a_leaf),
     (r"only change requires_grad flags of leaf variables", leaves.flag_of_a_non_leaf),
-    (r"only Tensors of floating point .*dtype can require", leaves.dtype),
+    (r"[oO]nly Tensors of floating point .*dtype can require", leaves.dtype),
     (r"support the deepcopy protocol", leaves.deepcopy),
     (r"Output \d+ of \w+ is a view and is being modified", views.of_many),
     (r"view was created in (no_grad|inference) mode", views.made_without_gradients),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import linecache
-import re
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -78,8 +78,16 @@ def line_to_change(verdict: pb.Verdict) -> str:
 
 
 def code_of_fix(verdict: pb.Verdict) -> set[str]:
-    return {line.strip() for line in verdict.fix.splitlines() if line.startswith("    ")}
+    return {plain(line) for line in verdict.fix.splitlines() if line.startswith("    ")}
 
 
 def code_lines(source: str) -> set[str]:
-    return {re.sub(r"\s+#.*", "", line).strip() for line in source.splitlines()}
+    return {plain(line) for line in source.splitlines()}
+
+
+def plain(line: str) -> str:
+    """A line as Python would print it, without its margin and its comment."""
+    try:
+        return ast.unparse(ast.parse(line.strip()))
+    except SyntaxError:
+        return line.strip()

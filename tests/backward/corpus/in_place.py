@@ -219,6 +219,52 @@ CASES = [
         lambda n: n["x"].sigmoid() * (1 - n["x"].sigmoid()),
     ),
     Case(
+        "module_in_place",
+        "modified_in_place",
+        """
+        net = nn.Sequential(nn.Sigmoid(), nn.ReLU(inplace=True))
+        x = torch.tensor([-1.0, 2.0], requires_grad=True)
+        y = net(x)  # <- here
+        y.sum().backward()
+        """,
+        """
+        net = nn.Sequential(
+            nn.Sigmoid(),
+            nn.ReLU(inplace=False)
+        )
+        x = torch.tensor([-1.0, 2.0], requires_grad=True)
+        y = net(x)
+        y.sum().backward()
+        answer = x.grad
+        """,
+        lambda n: n["x"].sigmoid() * (1 - n["x"].sigmoid()),
+        ("SigmoidBackward0", "writes over its input"),
+    ),
+    Case(
+        "saved_twice",
+        "modified_in_place",
+        """
+        x = torch.tensor([0.5, 1.0], requires_grad=True)
+        b = x.exp()
+        c = b.tanh()
+        b += 1  # <- here
+        c += 1
+        (b * 2 + c).sum().backward()
+        """,
+        """
+        x = torch.tensor([0.5, 1.0], requires_grad=True)
+        b = x.exp()
+        c = b.tanh()
+        b = b + 1
+        c = c + 1
+        (b * 2 + c).sum().backward()
+        answer = x.grad
+        """,
+        lambda n: n["x"].exp() * (3 - n["x"].exp().tanh() ** 2),
+        ("have the same trouble", "also modified"),
+        in_prose=True,
+    ),
+    Case(
         "buffer",
         "modified_in_place",
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
 from .case import Case
@@ -66,7 +68,7 @@ CASES = [
         answer = x.grad
         """,
         lambda n: n["x"].exp() + 2 * (2 * n["x"]).exp(),
-        ("ExpBackward0", "`result`", "trunk", "two_losses.py:5", "retain_graph=True"),
+        ("ExpBackward0", "`result`", "two_losses.py:5", "retain_graph=True"),
     ),
     Case(
         "losses_in_a_loop",
@@ -138,7 +140,6 @@ CASES = [
         """,
         lambda n: n["outs"][0] + n["outs"][1],
         ("Detach the state",),
-        in_prose=True,
     ),
     Case(
         "computed_once",
@@ -427,4 +428,4 @@ def _states(weight: float) -> list[tuple[float, float]]:
     states = [torch.zeros(())]
     for _ in range(3):
         states.append(torch.tanh(weight * states[-1] + 1))
-    return list(zip(states, states[1:], strict=False))
+    return list(pairwise(states))

@@ -173,8 +173,8 @@ CASES = [
         "no_derivative",
         """
         x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], requires_grad=True)
-        d = torch.pdist(x)
-        (g,) = torch.autograd.grad(d.sum(), x, create_graph=True)  # <- here
+        d = torch.pdist(x)  # <- here
+        (g,) = torch.autograd.grad(d.sum(), x, create_graph=True)
         g.square().sum().backward()
         """,
         """

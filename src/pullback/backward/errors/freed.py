@@ -82,33 +82,39 @@ def _reached(starts: list[AnyOrigin]) -> set[int]:
 
 
 def _carried(graph: Graph, shared: Shared) -> tuple[Node, Node] | None:
-    """A node made since the earlier call, and the shared one that it took a value from.
+    """A node made since the earlier call, and the older one that it took a value from.
 
-    None where nothing was computed since: the two passes are of one forward.
+    None where nothing that leads to the shared part was computed since: the two passes are of one
+    forward.
     """
-    common = set(shared.nodes)
-    youngest = None
+    began = shared.earlier.began
+    found: list[tuple[Node, Node]] = []
     for node, ports in graph.children_of.items():
-        if _torch.sequence_number(node) < shared.earlier.began or _torch.leaf_of(node) is not None:
-            continue
-        for port in ports:
-            if port is not None and port.node in common:
-                found = (node, port.node)
-                if youngest is None or _number(found) > _number(youngest):
-                    youngest = found
-    return youngest
+        if _torch.leaf_of(node) is None and _torch.sequence_number(node) >= began:
+            older = [p.node for p in ports if p and _torch.sequence_number(p.node) < began]
+            found += [(node, child) for child in older if _leads_to(graph, child, shared)]
+    return max(found, key=lambda pair: _torch.sequence_number(pair[1]), default=None)
 
 
-def _number(pair: tuple[Node, Node]) -> int:
-    return _torch.sequence_number(pair[1])
+def _leads_to(graph: Graph, start: Node, shared: Shared) -> bool:
+    common, seen, stack = set(shared.nodes), {start}, [start]
+    while stack:
+        node = stack.pop()
+        if node in common:
+            return True
+        for port in graph.children_of[node]:
+            if port is not None and port.node not in seen:
+                seen.add(port.node)
+                stack.append(port.node)
+    return False
 
 
 def _head(scene: Scene, shared: Shared) -> str:
     earlier = shared.earlier
     text = (
         f"The {earlier.function} at {at(earlier.call)} went through "
-        f"{_nodes(len(shared.nodes))} of the graph behind {scene.output_name()} and freed what "
-        f"they had saved"
+        f"{_nodes(len(shared.nodes))} of the graph behind {scene.output_name()} and freed what was "
+        f"saved there"
     )
     if shared.missing is None:
         return text + "."
@@ -206,12 +212,15 @@ def _carried_state(scene: Scene, shared: Shared, user: Node, state: Node) -> Ver
             "Or detach it there, if nothing below it is to be trained.",
         )
         return Verdict(CODE, text, _evidence(scene, shared, made), advice)
-    advice = fix(
-        f"Detach the state that is carried over, before {at(used)} or after {at(made)}:",
-        [f"{name} = {name}.detach()"] if name else [],
-        "" if name else "new_state = new_state.detach(), for every tensor of it.",
-    )
+    lead = f"Detach the state that is carried over, before {at(used)} or after {at(made)}"
+    advice = fix(f"{lead}:" if name else f"{lead}.", [_detached(scene, name)] if name else [])
     return Verdict(CODE, text, _evidence(scene, shared, made), advice)
+
+
+def _detached(scene: Scene, name: str) -> str:
+    if isinstance(scene.variable(name), tuple):
+        return f"{name} = tuple(part.detach() for part in {name})"
+    return f"{name} = {name}.detach()"
 
 
 def _state_name(made: UserCall | None, used: UserCall | None) -> str:
@@ -233,11 +242,11 @@ def _made_again(graph: Graph | None, shared: Shared, made: UserCall) -> bool:
 
 def _untraced(scene: Scene, graph: Graph) -> Verdict:
     gone = [node for node in graph.nodes if _torch.freed_tensor(node) is not None]
-    named = f", {_torch.node_name(gone[0])} among them," if gone else ""
+    named = f" ({_torch.node_name(gone[0])} among them)" if gone else ""
     text = (
-        f"{_nodes(len(gone)).capitalize()} of the graph behind {scene.output_name()}{named} have "
-        f"freed what they had saved: an earlier backward went through them. Which call that was "
-        f"is not known; {TRACE} it, and the part that the two share."
+        f"An earlier backward went through the graph behind {scene.output_name()}: what "
+        f"{_nodes(len(gone))} of it{named} had saved is gone. Which call that was is not known; "
+        f"{TRACE} it, and the part that the two share."
     )
     return Verdict(
         CODE,

@@ -73,15 +73,12 @@ def gradient_count(scene: Scene) -> Verdict:
     name, expected, got = found.groups() if found else ("The Function", "?", "?")
     node, function = _function(scene, name)
     arguments = _arguments(function)
+    gradients = f"{got} gradient{'' if got == '1' else 's'}"
+    taken = f"{expected} argument{'' if expected == '1' else 's'}"
+    taken += f" ({', '.join(arguments)})" if arguments else ""
     text = (
-        (
-            f"{name}.backward returned {got} gradient{'' if got == '1' else 's'}, but {name}.forward "
-            f"takes {expected} argument{'' if expected == '1' else 's'}"
-            f"{f' ({chr(44).join(arguments)})' if arguments else ''}: backward returns one for each, "
-            f"in their order, and None for those without one."
-        )
-        .replace(",", ", ")
-        .replace(",  ", ", ")
+        f"{name}.backward returned {gradients}, but {name}.forward takes {taken}: backward returns "
+        f"one for each, in their order, and None for those without one."
     )
     where = _place_of_return(function)
     facts = [
@@ -146,6 +143,8 @@ def no_derivative(scene: Scene) -> Verdict:
     second = "backward" in name
     node = _not_implemented(scene, name)
     call = None if node is None else call_of(node)
+    first = _not_implemented(scene, name.removesuffix("_backward")) if second else None
+    call = call or (None if first is None else call_of(first))
     where = call or (scene.place if scene.engine is None else scene.engine_place)
     text = f"torch has no derivative for {name}"
     text += f" ({_torch.node_name(node)})" if node is not None else ""

@@ -207,6 +207,8 @@ def _fix(scene: Scene, damage: Damage) -> str:
         return _before_the_step(scene, culprit)
     if culprit is None:
         return _unseen(scene, damage)
+    if culprit.module and not culprit.function.endswith("_"):
+        return _module_in_place(culprit)
     if _free_to_rebind(scene, damage):
         rewritten = source.out_of_place(culprit)
         if rewritten:
@@ -225,7 +227,8 @@ def _free_to_rebind(scene: Scene, damage: Damage) -> bool:
     """Whether nobody else reaches the memory, so that the written name may become a new tensor."""
     write = damage.writes[0]
     name = source.written_name(write.call)
-    others = [n for n in damage.aliases if n != name and not n.startswith(f"{name}[")]
+    own = {name, *source.assigned_names(write.call)}
+    others = [n for n in damage.aliases if n.partition("[")[0] not in own]
     return bool(name) and not write.view and not others and not scene.names.is_state(name)
 
 
@@ -258,6 +261,16 @@ def _before_the_step(scene: Scene, step: UserCall) -> str:
         [code, source.line_of(step)],
         "Or compute the forward again after the step, where the new parameters are meant.",
     )
+
+
+def _module_in_place(write: UserCall) -> str:
+    """For a module that was made to write over what it is given."""
+    kind = write.module
+    made = source.modules_in_place(write.file)
+    line = made[0].code.replace("inplace=True", "inplace=False") if len(made) == 1 else ""
+    where = f" at {at(made[0])}" if len(made) == 1 else ""
+    lead = f"`{kind}`, called at {at(write)}, writes over its input. Make it{where} with"
+    return fix(f"{lead} inplace=False{':' if line else '.'}", [line])
 
 
 def _unseen(scene: Scene, damage: Damage) -> str:

@@ -75,11 +75,9 @@ def _mend(cut: Cut) -> str:
     call, line = cut.call, source.line_of(cut.call)
     not_this = "Setting requires_grad on the output instead would make it a leaf of its own: its " \
         "backward would run and reach no parameter."  # fmt: skip
-    if cut.reason == "detach":
-        kept = line.replace(".detach_()", "").replace(".detach()", "")
-        return fix(f"Leave the graph on at {at(call)}:", [kept], not_this)
-    if cut.reason == "data":
-        return fix(f"Leave the graph on at {at(call)}:", [line.replace(".data", "")], not_this)
+    if cut.reason in ("detach", "data"):
+        kept = source.without_cut(call)
+        return fix(f"Leave the graph on at {at(call)}{':' if kept else '.'}", [kept], not_this)
     if cut.reason in ("no_grad", "inference_mode"):
         out = "no_grad" if cut.reason == "no_grad" else "inference_mode"
         return fix(f"Move {at(call)} out of the {out} block:", [line], not_this)
@@ -93,7 +91,7 @@ def _mend(cut: Cut) -> str:
 def _never_had_one(scene: Scene, name: str, output: Tensor) -> Verdict:
     facts = [
         ("dtype", _checks.dtype_text(output.dtype)),
-        ("asked at", quoted(scene.engine_place)),
+        (TO_CHANGE, quoted(scene.engine_place)),
     ]
     if not _checks.can_carry_gradients(output.dtype):
         text = (

@@ -29,10 +29,14 @@ class SceneNames:
         self._tensors: dict[int, str] = {}
         self._memories: dict[int, list[str]] = {}
         self.modules: dict[str, nn.Module] = {}
-        for traced in reversed(frames):
-            for name, value in list(traced.frame.f_locals.items()):
-                if not name.startswith("_"):
-                    self._take(name, value)
+        found = [
+            (name, value)
+            for traced in reversed(frames)
+            for name, value in list(traced.frame.f_locals.items())
+            if not name.startswith("_")
+        ]
+        for name, value in sorted(found, key=lambda pair: not isinstance(pair[1], Tensor)):
+            self._take(name, value)
 
     def _take(self, name: str, value: Any) -> None:
         if isinstance(value, nn.Module):

@@ -105,6 +105,52 @@ def writes_to(name: str, file: str) -> list[UserCall]:
     return sorted(found, key=lambda call: call.line)
 
 
+class _WithoutCut(ast.NodeTransformer):
+    """Takes ``.detach()``, ``.detach_()`` and ``.data`` away."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        method = node.func
+        cuts = isinstance(method, ast.Attribute) and method.attr in ("detach", "detach_")
+        return method.value if cuts and isinstance(method, ast.Attribute) else node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        self.generic_visit(node)
+        return node.value if node.attr == "data" else node
+
+
+def without_cut(call: UserCall) -> str:
+    """The statement of a call, with its graph left on; empty if nothing there takes it away."""
+    line = line_of(call)
+    try:
+        kept = ast.unparse(_WithoutCut().visit(ast.parse(line)))
+    except SyntaxError:
+        return ""
+    return kept if kept != line else ""
+
+
+def calls_of(name: str, file: str) -> list[UserCall]:
+    """The calls of a function in a file, by the last part of its name."""
+    nodes = ast.walk(_module(file) or ast.Module([], []))
+    return [
+        UserCall(name, file, node.lineno, ast.unparse(node))
+        for node in nodes
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == name
+    ]
+
+
+def modules_in_place(file: str) -> list[UserCall]:
+    """The calls that make a module which works in place: ``nn.ReLU(inplace=True)``."""
+    nodes = ast.walk(_module(file) or ast.Module([], []))
+    return [
+        UserCall("", file, node.lineno, ast.unparse(node))
+        for node in nodes
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).rpartition(".")[2][:1].isupper()
+        and any(k.arg == "inplace" and ast.unparse(k.value) == "True" for k in node.keywords)
+    ]
+
+
 def expression_of(code: str) -> ast.expr | None:
     try:
         return ast.parse(code.strip(), mode="eval").body
@@ -132,6 +178,8 @@ def _target(statement: ast.stmt | None, call: UserCall) -> ast.expr | None:
     for keyword in expression.keywords:
         if keyword.arg == "out":
             return keyword.value
+        if keyword.arg == "inplace":
+            return next(iter(expression.args), None)
     method = expression.func
     if isinstance(method, ast.Attribute) and method.attr.endswith("_"):
         plain = not (isinstance(method.value, ast.Name) and method.value.id in ("torch", "F"))

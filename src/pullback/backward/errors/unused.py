@@ -127,9 +127,8 @@ def _not_seen(scene: Scene, tensor: Tensor) -> str:
 
 
 def _keep(cut: Cut) -> str:
-    line = source.line_of(cut.call)
-    kept = line.replace(".detach()", "").replace(".data", "")
-    if cut.reason in ("detach", "data") and kept != line:
+    line, kept = source.line_of(cut.call), source.without_cut(cut.call)
+    if cut.reason in ("detach", "data") and kept:
         return fix(f"Leave the graph on at {at(cut.call)}:", [kept])
     if cut.reason in ("no_grad", "inference_mode"):
         return fix(f"Move {at(cut.call)} out of the {cut.reason} block:", [line])
@@ -248,12 +247,12 @@ def reentrant(scene: Scene) -> Verdict:
         f"backward again, which adds to .grad: it cannot hand gradients back, as "
         f"{at(scene.engine_place)} asks."
     )
-    return Verdict(
-        REENTRANT,
-        text,
-        (("asked at", quoted(scene.engine_place)), (TO_CHANGE, "the call of checkpoint")),
-        fix("Use the other kind:", ["checkpoint(function, *args, use_reentrant=False)"]),
-    )
+    place = scene.engine_place
+    calls = source.calls_of("checkpoint", place.file) if place else []
+    reentrant_ones = [call for call in calls if "use_reentrant=False" not in call.code]
+    made = reentrant_ones[0] if len(reentrant_ones) == 1 else None
+    facts = (("asked at", quoted(place)), (TO_CHANGE, quoted(made or place)))
+    return Verdict(REENTRANT, text, facts, fix("Use the other kind:", [_with_keyword(made)]))
 
 
 def recomputed(scene: Scene) -> Verdict:

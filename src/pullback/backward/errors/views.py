@@ -41,9 +41,9 @@ def made_without_gradients(scene: Scene) -> Verdict:
     name, tensor = subject(scene)
     who = f"`{name}`" if name else "The tensor"
     text = (
-        f"{who} is a view of {_base_name(scene, tensor)} that was made under torch.{mode}(), so autograd does not know of it, and {at(scene.place)} writes "
-        f"to it where gradients are on: it cannot be told whether the write is to be "
-        f"differentiated."
+        f"{who} is a view of {_base_name(scene, tensor)} that was made under torch.{mode}(), so "
+        f"autograd does not know of it, and {at(scene.place)} writes to it where gradients are on: "
+        f"it cannot be told whether the write is to be differentiated."
     )
     made = _line_of_view(scene, name)
     line = source.line_of(scene.place) if scene.place else ""
