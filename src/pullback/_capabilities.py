@@ -20,6 +20,7 @@ from ._torch import (
     Slot,
     can_map,
     derivatives_yaml,
+    engine_arguments,
     freed_tensor,
     graph_module,
     graph_task,
@@ -30,7 +31,9 @@ from ._torch import (
     next_sequence_number,
     notes_of,
     outside_transforms,
+    overwritten,
     plain_sample,
+    refused_parameters,
     run_alone,
     running_node,
     running_transform,
@@ -38,6 +41,7 @@ from ._torch import (
     saved_values,
     sequence_number,
     slots,
+    traced_frames,
     watched_tensors,
 )
 
@@ -96,6 +100,41 @@ def _probe_freed() -> bool:
     fresh = freed_tensor(y.grad_fn)
     y.sum().backward()
     return fresh is None and freed_tensor(y.grad_fn) == "result"
+
+
+def _raised(call: Callable[[], Any]) -> BaseException:
+    try:
+        call()
+    except (RuntimeError, ValueError) as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def _probe_engine_frames() -> bool:
+    x = torch.ones(2, requires_grad=True)
+    y, v = torch.ones(1).sum(), torch.ones(1)
+    first = engine_arguments(traced_frames(_raised(lambda: y.backward(inputs=[x]))))
+    second = engine_arguments(traced_frames(_raised(lambda: torch.autograd.grad(x * 2, x, v))))
+    if first is None or second is None:
+        return False
+    same = first.outputs[0] is y and first.inputs[0] is x
+    return same and second.inputs[0] is x and second.cotangents[0] is v
+
+
+def _probe_overwritten() -> bool:
+    y = torch.ones(2, requires_grad=True).exp()
+    node = y.grad_fn
+    assert node is not None
+    fresh = overwritten(node)
+    y += 1
+    found = overwritten(node)
+    return not fresh and [(f.name, f.expected, f.found) for f in found] == [("result", 0, 1)]
+
+
+def _probe_refused() -> bool:
+    w = torch.ones(2, requires_grad=True) * 2
+    error = _raised(lambda: torch.optim.SGD([w]))
+    return [id(t) for t in refused_parameters(traced_frames(error))] == [id(w)]
 
 
 def _probe_retaining() -> bool:
@@ -258,6 +297,9 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("shapes a node expects", _probe_slots, "undefined cotangents have no shape"),
     ("hooks of a node", _probe_hooks, "hooks on nodes are not named"),
     ("freed tensors of a node", _probe_freed, "a freed graph is reported without the node"),
+    ("frames of the engine", _probe_engine_frames, "pb.diagnose finds no outputs by itself"),
+    ("saved tensors written over", _probe_overwritten, "in-place errors name no node and no line"),
+    ("refused parameters", _probe_refused, "a non-leaf given to an optimizer is not named"),
     ("tensors that retain their gradient", _probe_retaining, "a look may fill their .grad"),
     ("number of the running pass", _probe_task, "passes of other threads mix into a record"),
     ("a node run alone", _probe_alone, "pb.find_nonfinite shows no operands and proves no fix"),

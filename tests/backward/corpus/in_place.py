@@ -247,8 +247,8 @@ CASES = [
         x = torch.tensor([0.5, 1.0], requires_grad=True)
         b = x.exp()
         c = b.tanh()
-        b += 1  # <- here
-        c += 1
+        b += 1
+        c += 1  # <- here
         (b * 2 + c).sum().backward()
         """,
         """
@@ -261,8 +261,7 @@ CASES = [
         answer = x.grad
         """,
         lambda n: n["x"].exp() * (3 - n["x"].exp().tanh() ** 2),
-        ("have the same trouble", "also modified"),
-        in_prose=True,
+        ("has the same trouble", "also modified", "b = b + 1", "c = c + 1"),
     ),
     Case(
         "buffer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch.autograd.graph import Node
@@ -87,26 +88,29 @@ def _carried(graph: Graph, shared: Shared) -> tuple[Node, Node] | None:
     None where nothing that leads to the shared part was computed since: the two passes are of one
     forward.
     """
-    began = shared.earlier.began
+    began, leading = shared.earlier.began, _leading_to(graph, shared.nodes)
     found: list[tuple[Node, Node]] = []
     for node, ports in graph.children_of.items():
         if _torch.leaf_of(node) is None and _torch.sequence_number(node) >= began:
             older = [p.node for p in ports if p and _torch.sequence_number(p.node) < began]
-            found += [(node, child) for child in older if _leads_to(graph, child, shared)]
+            found += [(node, child) for child in older if child in leading]
     return max(found, key=lambda pair: _torch.sequence_number(pair[1]), default=None)
 
 
-def _leads_to(graph: Graph, start: Node, shared: Shared) -> bool:
-    common, seen, stack = set(shared.nodes), {start}, [start]
+def _leading_to(graph: Graph, targets: Iterable[Node]) -> set[Node]:
+    """The nodes from which some of ``targets`` can be reached, those included."""
+    users: dict[Node, list[Node]] = {}
+    for node, ports in graph.children_of.items():
+        for port in ports:
+            if port is not None:
+                users.setdefault(port.node, []).append(node)
+    found, stack = set(targets), list(targets)
     while stack:
-        node = stack.pop()
-        if node in common:
-            return True
-        for port in graph.children_of[node]:
-            if port is not None and port.node not in seen:
-                seen.add(port.node)
-                stack.append(port.node)
-    return False
+        for user in users.get(stack.pop(), ()):
+            if user not in found:
+                found.add(user)
+                stack.append(user)
+    return found
 
 
 def _head(scene: Scene, shared: Shared) -> str:
@@ -212,7 +216,8 @@ def _carried_state(scene: Scene, shared: Shared, user: Node, state: Node) -> Ver
             "Or detach it there, if nothing below it is to be trained.",
         )
         return Verdict(CODE, text, _evidence(scene, shared, made), advice)
-    lead = f"Detach the state that is carried over, before {at(used)} or after {at(made)}"
+    lead = f"Detach the state that is carried over, before {at(used)}"
+    lead += " runs again" if at(used) == at(made) else f" or after {at(made)}"
     advice = fix(f"{lead}:" if name else f"{lead}.", [_detached(scene, name)] if name else [])
     return Verdict(CODE, text, _evidence(scene, shared, made), advice)
 

@@ -28,6 +28,8 @@ def written(scene: Scene) -> Verdict:
     leaf = tensor if tensor is None or not view else _base(tensor)
     known = scene.names.of(leaf) if leaf is not None else None
     who = f"`{name}`" if name else "The tensor"
+    if view and leaf is tensor and scene.place is not None:
+        who = f"`{scene.place.code}`"  # an entry of the leaf, not the leaf
     kind = f"a view of the leaf `{known or name}`" if view else "a leaf"
     text = (
         f"{who} is {kind}, which requires a gradient, and {at(scene.place)} writes to it in place. "

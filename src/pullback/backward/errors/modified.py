@@ -18,9 +18,10 @@ from ..origins import call_of
 from ..verdict import Evidence, Verdict
 from . import source
 from .scene import Scene
-from .words import TO_CHANGE, TRACE, at, fix, listing, quoted, times
+from .words import TO_CHANGE, TRACE, at, fix, listing, quoted, spelled, times
 
 CODE = "modified_in_place"
+_MENDED = 3
 _RESULTS = {"result", "result0", "result1", "result2", "output"}
 
 
@@ -65,12 +66,15 @@ def modified(scene: Scene) -> Verdict:
         return _without_graph(scene)
     first = next((d for d in found if _same(d.saved.message, scene.text)), found[0])
     others = [d for d in found if d is not first]
-    text = " ".join(
-        part for part in (_story(first, scene.traced), _why(first), _rest(others)) if part
-    )
-    return Verdict(
-        CODE, text, _evidence(first, others, _suspects(scene, first)), _fix(scene, first)
-    )
+    parts = (_story(first, scene.traced), _why(first), _rest(others))
+    facts = _evidence(first, others, _suspects(scene, first))
+    fixes = dict.fromkeys(_fix(scene, damage) for damage in (first, *_elsewhere(first, others)))
+    return Verdict(CODE, " ".join(part for part in parts if part), facts, "\n".join(fixes))
+
+
+def _elsewhere(first: Damage, others: list[Damage]) -> list[Damage]:
+    """What other writes have damaged: that of the same write is mended with the first."""
+    return [d for d in others if _culprit(d) is None or _culprit(d) != _culprit(first)][:_MENDED]
 
 
 def damages(scene: Scene) -> list[Damage]:
@@ -131,7 +135,9 @@ def _same(message: str, raised: str) -> bool:
 
 def _story(damage: Damage, traced: bool) -> str:
     saved, count = damage.saved, damage.saved.found - damage.saved.expected
-    who = damage.operation if damage.call is None else f"`{damage.call.code}` ({at(damage.call)})"
+    who = (
+        damage.operation if damage.call is None else f"`{spelled(damage.call)}` ({at(damage.call)})"
+    )
     text = (
         f"{who} saved {damage.saved_as()} at version {saved.expected}, and the same memory was "
         f"written to in place {times(count)} before the backward: it is at version {saved.found}"
@@ -139,13 +145,16 @@ def _story(damage: Damage, traced: bool) -> str:
     if damage.writes:
         return f"{text}, by {listing([_by(write) for write in damage.writes])}."
     if traced:
-        return f"{text}. No torch call that trace saw wrote it: look for other threads and for C++."
+        return (
+            f"{text}. No call that trace saw wrote it: look for other threads, and for functions "
+            f"that run during a backward."
+        )
     return f"{text}. Who wrote was not seen; {TRACE} each write and its line."
 
 
 def _by(write: Mutation) -> str:
     through = ", through a view" if write.view else ""
-    return f"`{write.call.code or write.call.function}` ({at(write.call)}{through})"
+    return f"`{spelled(write.call)}` ({at(write.call)}{through})"
 
 
 def _why(damage: Damage) -> str:
@@ -160,8 +169,9 @@ def _why(damage: Damage) -> str:
 def _rest(others: list[Damage]) -> str:
     if not others:
         return ""
-    told = listing([f"{d.operation} ({at(d.call)}: {d.saved_as()})" for d in others])
-    verb = "has" if len(others) == 1 else "have"
+    each = dict.fromkeys(f"{d.operation} ({at(d.call)}: {d.saved_as()})" for d in others)
+    told = listing(list(each))
+    verb = "has" if len(each) == 1 else "have"
     return f"The engine stops at the first; {told} {verb} the same trouble."
 
 
@@ -180,7 +190,8 @@ def _evidence(first: Damage, others: list[Damage], suspects: list[UserCall]) -> 
     ]
     facts += [("write behind autograd's back", quoted(w.call)) for w in first.unheard]
     facts += [("formula", line) for line in formulas_of(first.operation)]
-    facts += [("also modified", f"{d.operation}: {d.saved_as()}") for d in others]
+    more = dict.fromkeys(f"{d.operation}: {d.saved_as()}" for d in others)
+    facts += [("also modified", told) for told in more]
     culprit = _culprit(first)
     if culprit is None:
         facts += [("may have written", quoted(call)) for call in suspects]
@@ -198,7 +209,7 @@ def _suspects(scene: Scene, damage: Damage) -> list[UserCall]:
     place = scene.engine_place
     if damage.writes or place is None:
         return []
-    return [call for name in damage.aliases for call in source.writes_to(name, place.file)]
+    return [call for name in damage.aliases for call in source.writes_to(name, place)]
 
 
 def _fix(scene: Scene, damage: Damage) -> str:
@@ -244,7 +255,7 @@ def _clone_where_saved(damage: Damage) -> str:
     else:
         line = source.with_cloned_operand(call, damage.saved.name)
     if not line:
-        return fix(f"Clone the tensor that {at(call)} saves before it is used there.")
+        return fix(f"Write to a clone of the tensor that {at(call)} saves, not to itself.")
     return fix(
         f"The memory that is written to is shared, so keep the write and let {at(call)} work on "
         f"a copy:",
@@ -269,7 +280,7 @@ def _module_in_place(write: UserCall) -> str:
     made = source.modules_in_place(write.file)
     line = made[0].code.replace("inplace=True", "inplace=False") if len(made) == 1 else ""
     where = f" at {at(made[0])}" if len(made) == 1 else ""
-    lead = f"`{kind}`, called at {at(write)}, writes over its input. Make it{where} with"
+    lead = f"The module `{kind}`, called at {at(write)}, writes over its input. Make it{where} with"
     return fix(f"{lead} inplace=False{':' if line else '.'}", [line])
 
 
@@ -281,11 +292,9 @@ def _unseen(scene: Scene, damage: Damage) -> str:
             f"forward and this backward, run every backward before the step, or compute the "
             f"forward again after it."
         )
-    name = damage.name or "the tensor"
-    return fix(
-        f"Write to a new tensor ({name} = {name} + ..., not {name} += ...), or let "
-        f"{damage.operation} save a clone."
-    )
+    name = damage.name
+    how = f" ({name} = {name} + ..., not {name} += ...)" if name else ""
+    return fix(f"Write to a new tensor{how}, or let {damage.operation} save a clone.")
 
 
 def proof(rerun: Callable[[], Any]) -> Evidence:

@@ -13,7 +13,7 @@ from ..origins import Cut
 from ..verdict import Verdict
 from . import source
 from .scene import Scene
-from .words import TO_CHANGE, TRACE, at, fix, listing, quoted
+from .words import TO_CHANGE, TRACE, at, fix, listing, quoted, spelled
 
 CODE = "no_graph"
 
@@ -52,11 +52,11 @@ def _cut_off(scene: Scene, name: str, cuts: Sequence[Cut]) -> Verdict:
     first = cuts[0]
     call = first.call
     text = (
-        f"{name} has no graph: it was lost at {at(call)} in `{call.code or call.function}`, "
+        f"{name} has no graph: it was lost at {at(call)} in `{spelled(call)}`, "
         f"because {why(first)}."
     )
     if len(cuts) > 1:
-        places = listing([f"`{cut.call.code}` ({at(cut.call)})" for cut in cuts[1:]])
+        places = listing([f"`{spelled(cut.call)}` ({at(cut.call)})" for cut in cuts[1:]])
         text += f" The same happened at {places}."
     facts = [("reason", first.reason)]
     facts += [("cut", f"{quoted(cut.call)} ({cut.reason})") for cut in cuts]

@@ -16,6 +16,7 @@ from ..calls import CallMode
 from ..events import UserCall
 from ..graph import Graph, Port, port_of, walk_from
 from ..noting import tensors_in
+from ..origins import call_of
 from ..provenance import parameter_name
 from ..sites import call_in
 
@@ -23,16 +24,17 @@ _MOST_ITEMS = 64
 
 
 class SceneNames:
-    """What the user's frames call tensors, the innermost frame first."""
+    """What the user's frames call tensors: variables, the innermost first, then globals."""
 
     def __init__(self, frames: list[_torch.TracedFrame]) -> None:
         self._tensors: dict[int, str] = {}
         self._memories: dict[int, list[str]] = {}
         self.modules: dict[str, nn.Module] = {}
+        inner = [traced.frame for traced in reversed(frames)]
         found = [
             (name, value)
-            for traced in reversed(frames)
-            for name, value in list(traced.frame.f_locals.items())
+            for space in (*(f.f_locals for f in inner), *(f.f_globals for f in inner))
+            for name, value in list(space.items())
             if not name.startswith("_")
         ]
         for name, value in sorted(found, key=lambda pair: not isinstance(pair[1], Tensor)):
@@ -126,8 +128,10 @@ class Scene:
 
     @cached_property
     def traced(self) -> bool:
-        """Whether the failing call was made under ``trace``."""
-        return any(f.code is CallMode.__torch_function__.__code__ for f in self.frames)
+        """Whether the failing call, or a part of its graph, was made under ``trace``."""
+        if any(f.code is CallMode.__torch_function__.__code__ for f in self.frames):
+            return True
+        return self.graph is not None and any(map(call_of, self.graph.nodes))
 
     @cached_property
     def arguments(self) -> tuple[Tensor, ...]:

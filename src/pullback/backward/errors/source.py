@@ -31,13 +31,25 @@ def _module(file: str) -> ast.Module | None:
 
 
 def statement_at(call: UserCall) -> ast.stmt | None:
-    """The innermost statement that holds a line."""
-    found: ast.stmt | None = None
-    for node in ast.walk(_module(call.file) or ast.Module([], [])):
-        holds = isinstance(node, ast.stmt) and node.lineno <= call.line <= (node.end_lineno or 0)
-        if holds and isinstance(node, ast.stmt) and (found is None or node.lineno >= found.lineno):
-            found = node
-    return found
+    """The innermost statement that holds a line; of several on it, that with the call's text."""
+    held = [
+        node
+        for node in ast.walk(_module(call.file) or ast.Module([], []))
+        if isinstance(node, ast.stmt) and node.lineno <= call.line <= (node.end_lineno or 0)
+    ]
+    if not held:
+        return None
+    innermost = [node for node in held if node.lineno == max(n.lineno for n in held)]
+    code = _normal(call.code)
+    return next((node for node in innermost if code in ast.unparse(node)), innermost[-1])
+
+
+def _normal(code: str) -> str:
+    """Source text as Python would print it."""
+    try:
+        return ast.unparse(ast.parse(code.strip()))
+    except SyntaxError:
+        return code
 
 
 def line_of(call: UserCall) -> str:
@@ -93,16 +105,34 @@ def latest_assignment(name: str, before: UserCall) -> UserCall | None:
     return found
 
 
-def writes_to(name: str, file: str) -> list[UserCall]:
-    """Statements of a file that write to ``name`` in place."""
+def writes_to(name: str, near: UserCall) -> list[UserCall]:
+    """Statements that write to ``name`` in place, in the function that a call stands in."""
     found = []
-    for node in ast.walk(_module(file) or ast.Module([], [])):
+    for node in _scope(near):
         if isinstance(node, (ast.AugAssign, ast.Assign, ast.Expr)):
             code = node.value if isinstance(node, ast.Expr) else node
-            call = UserCall("", file, node.lineno, ast.unparse(code))
+            call = UserCall("", near.file, node.lineno, ast.unparse(code))
             if written_name(call) == name:
                 found.append(call)
     return sorted(found, key=lambda call: call.line)
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def _scope(near: UserCall) -> list[ast.AST]:
+    """What stands in the innermost function that holds a line, functions within it left out."""
+    scope: ast.AST = _module(near.file) or ast.Module([], [])
+    for node in ast.walk(scope):
+        if isinstance(node, _FUNCTIONS) and node.lineno <= near.line <= (node.end_lineno or 0):
+            scope = node
+    found, stack = [], list(ast.iter_child_nodes(scope))
+    while stack:
+        node = stack.pop()
+        if not isinstance(node, _FUNCTIONS):
+            found.append(node)
+            stack.extend(ast.iter_child_nodes(node))
+    return found
 
 
 class _WithoutCut(ast.NodeTransformer):

@@ -18,7 +18,7 @@ from ..verdict import Verdict
 from . import source
 from .nograph import why
 from .scene import Scene
-from .words import TO_CHANGE, TRACE, at, fix, listing, quoted
+from .words import TO_CHANGE, TRACE, at, fix, listing, quoted, spelled
 
 UNUSED = "unused_input"
 NO_FLAG = "input_without_grad"
@@ -43,7 +43,9 @@ def unused(scene: Scene) -> Verdict:
     cuts = _cuts_to(scene, tensor)
     if cuts:
         where = cuts[-1]  # the nearest to the input
-        text += f": at {at(where.call)} `{where.call.code}` its descendants left the path, because "
+        text += (
+            f": at {at(where.call)} `{spelled(where.call)}` its descendants left the path, because "
+        )
         text += f"{why(where)}."
         facts += [("cut", f"{quoted(c.call)} ({c.reason})") for c in cuts]
         facts.append((TO_CHANGE, quoted(where.call)))
@@ -118,7 +120,7 @@ def _with_argument(code: str, name: str, wanted: str) -> str:
 def _not_seen(scene: Scene, tensor: Tensor) -> str:
     reads = [] if not tensor.requires_grad else reads_of(origin_of_tensor(tensor))
     if reads:
-        told = listing([f"`{r.call.code}` ({at(r.call)})" for r in reads])
+        told = listing([f"`{spelled(r.call)}` ({at(r.call)})" for r in reads])
         return f". Values of it were read out as plain numbers at {told}; what they went into has "\
             "no graph."  # fmt: skip
     if scene.traced:
@@ -178,7 +180,9 @@ def unreduced(scene: Scene) -> Verdict:
     facts = [("without a gradient", n) for n in names[:12]]
     cut = next((c for _, p in missing for c in _last_cuts(p)), None)
     if cut is not None:
-        text += f" {at(cut.call)} `{cut.call.code}` cut {'it' if len(names) == 1 else 'one'} off: "
+        text += (
+            f" {at(cut.call)} `{spelled(cut.call)}` cut {'it' if len(names) == 1 else 'one'} off: "
+        )
         text += f"{why(cut)}."
         facts.append(("cut", f"{quoted(cut.call)} ({cut.reason})"))
     elif not scene.traced:

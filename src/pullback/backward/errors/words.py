@@ -19,11 +19,16 @@ def at(call: UserCall | None) -> str:
     return f"{PurePath(call.file).name}:{call.line}"
 
 
+def spelled(call: UserCall) -> str:
+    """A call as it is written, or the function where the source is not at hand."""
+    return call.code or call.function
+
+
 def quoted(call: UserCall | None) -> str:
     """``train.py:12  b += 1``."""
     if call is None:
         return at(call)
-    text = call.code or call.function
+    text = spelled(call)
     text = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
     return f"{at(call)}  {text}".rstrip()
 
