@@ -145,14 +145,14 @@ def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     call = enginecalls.begin(func, args, kwargs, call_at(site(3), function_name(func)))
     for listener in _thread.listeners:
         listener.engine_begins(call)
-    failure: BaseException | None = None
     try:
-        return func(*args, **kwargs)
-    except BaseException as error:
-        failure = error
+        result = func(*args, **kwargs)
+        enginecalls.end(call)
+        return result
+    except BaseException as error:  # kept in no variable: it would hold this frame, and the graph
+        enginecalls.end(call, error)
         raise
     finally:
-        enginecalls.end(call, failure)
         for listener in _thread.listeners:
             listener.engine_ended(call)
 
