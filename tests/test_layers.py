@@ -276,6 +276,7 @@ MAY_DIFFERENTIATE = {
     "backward.offers",
     "backward.local",  # a node's operation, run again by itself
     "_capabilities",  # its probes
+    "_torch.errors",  # names them, to recognise their frames
     "commands.bench_candidates",  # measures torch.func
 }
 

@@ -240,7 +240,17 @@ def _free_to_rebind(scene: Scene, damage: Damage) -> bool:
     name = source.written_name(write.call)
     own = {name, *source.assigned_names(write.call)}
     others = [n for n in damage.aliases if n.partition("[")[0] not in own]
-    return bool(name) and not write.view and not others and not scene.names.is_state(name)
+    shared = write.view or bool(others) or scene.names.is_state(name)
+    return bool(name) and not shared and not _at_once(damage)
+
+
+def _at_once(damage: Damage) -> bool:
+    """Whether one statement reads what is saved and writes over it: no copy made before it helps.
+
+    ``out[t + 1] = out[t] * w``, say, where every row is read from the memory that is written to.
+    """
+    call, write = damage.call, damage.writes[0].call
+    return call is not None and (call.file, call.line) == (write.file, write.line)
 
 
 def _clone_where_saved(damage: Damage) -> str:
