@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import pullback as pb
 from pullback.backward.errors import modified
-from pullback.backward.errors.nograph import is_own_leaf
+from pullback.backward.origins import is_own_leaf
 
 from .corpus.case import (
     Case,

@@ -25,15 +25,6 @@ _WHY = {
 }
 
 
-def is_own_leaf(tensor: Tensor) -> bool:
-    """Whether a tensor is the leaf of a graph that is nothing but itself.
-
-    Setting ``loss.requires_grad = True`` makes one: its backward runs, deposits 1 in ``loss.grad``
-    and reaches no parameter.
-    """
-    return tensor.requires_grad and tensor.is_leaf
-
-
 def no_graph(scene: Scene) -> Verdict:
     """The verdict on an output that nothing can flow back from."""
     position = int(m[1]) if (m := re.search(r"element (\d+) of tensors", scene.text)) else 0
