@@ -8,6 +8,7 @@ import linecache
 import sys
 from inspect import CO_OPTIMIZED
 from types import CodeType, FrameType
+from typing import Protocol
 
 from torch import Tensor
 
@@ -16,6 +17,12 @@ from ._torch import is_library_file
 _PROXY_LOCALS = (3, 13)
 _REMEMBERED = 10_000
 _first_arguments: dict[tuple[CodeType, int], tuple[str | None, str]] = {}
+
+
+class Names(Protocol):
+    """What somebody calls tensors."""
+
+    def of(self, tensor: Tensor) -> str | None: ...
 
 
 class CallerNames:

@@ -81,7 +81,7 @@ def _pass_on(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 
 def _compute(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """A call that may make nodes, or values without a graph."""
-    if kwargs and "out" in kwargs:
+    if kwargs and ("out" in kwargs or kwargs.get("inplace") is True):
         return _write(func, args, kwargs)
     before = _torch.next_sequence_number()
     result = func(*args, **kwargs)
@@ -147,14 +147,14 @@ def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     for listener in _thread.listeners:
         listener.engine_begins(call, asked)
     del asked
-    failure: BaseException | None = None
     try:
-        return func(*args, **kwargs)
-    except BaseException as error:
-        failure = error
+        result = func(*args, **kwargs)
+        enginecalls.end(call)
+        return result
+    except BaseException as error:  # kept in no variable: it would hold this frame, and the graph
+        enginecalls.end(call, error)
         raise
     finally:
-        enginecalls.end(call, failure)
         for listener in _thread.listeners:
             listener.engine_ended(call)
 

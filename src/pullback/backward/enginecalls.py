@@ -42,7 +42,8 @@ class Root:
 class EngineCall:
     """``backward`` or ``autograd.grad``, once. ``error`` is the first line of what it raised.
 
-    ``scale`` is the factor of a GradScaler that the outputs were multiplied with.
+    ``scale`` is the factor of a GradScaler that the outputs were multiplied with. Nodes that its
+    thread made since are numbered ``began`` or later.
     """
 
     number: int
@@ -55,6 +56,7 @@ class EngineCall:
     scale: float | None = None
     running: bool = True
     error: str = ""
+    began: int = 0
 
     @property
     def writes(self) -> bool:
@@ -119,6 +121,7 @@ def begin(
         create,
         None if inputs is None else tuple(ref(t) for t in _listed(inputs) if isinstance(t, Tensor)),
         next((s for s in map(scale_of, outputs) if s is not None), None),
+        began=_torch.next_sequence_number(),
     )
     _log.append((begun, [root.origin for root in begun.roots]))
     return begun, Asked(outputs, cotangents)

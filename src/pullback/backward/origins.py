@@ -130,6 +130,15 @@ def origin_of_tensor(tensor: Tensor) -> AnyOrigin:
     return LeafOrigin(tensor) if tensor.grad_fn is None else origin_of(tensor.grad_fn)
 
 
+def is_own_leaf(tensor: Tensor) -> bool:
+    """Whether a tensor is the leaf of a graph that is nothing but itself.
+
+    Setting ``loss.requires_grad = True`` makes one: its backward runs, deposits 1 in ``loss.grad``
+    and reaches no parameter.
+    """
+    return tensor.requires_grad and tensor.is_leaf
+
+
 def walk_to(target: AnyOrigin, start: AnyOrigin, seen: set[int]) -> tuple[bool, list[Cut]]:
     """Whether ``start`` came from ``target``, and the cuts met on the way; ``seen`` is left out."""
     leaf = target.leaf() if isinstance(target, LeafOrigin) else None
