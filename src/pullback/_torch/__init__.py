@@ -12,6 +12,7 @@ from .errors import overwritten as overwritten
 from .errors import refused_parameters as refused_parameters
 from .errors import saved_tensors_kept as saved_tensors_kept
 from .errors import traced_frames as traced_frames
+from .files import is_detour as is_detour
 from .files import is_installed_file as is_installed_file
 from .files import is_library_file as is_library_file
 from .files import is_own_file as is_own_file

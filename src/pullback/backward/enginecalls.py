@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from .. import _torch
+from .cuts import cuts_of
 from .events import UserCall
 from .meanings import Meaning, meaning_of
-from .origins import AnyOrigin, Origin, origin_of_tensor
+from .origins import AnyOrigin, Cut, Origin, origin_of_tensor
 from .passlog import OF_OUTPUTS
 
 _KEPT_CALLS = 16
@@ -31,6 +32,7 @@ class Root:
     call: UserCall | None
     cotangent: Meaning | None
     weak_origin: ref[AnyOrigin] | None
+    cuts: tuple[Cut, ...] = ()
 
     @property
     def origin(self) -> AnyOrigin | None:
@@ -144,7 +146,7 @@ def _root(output: Tensor, cotangent: Any) -> Root:
     if isinstance(cotangent, Tensor) and 0 < cotangent.numel() <= OF_OUTPUTS:
         meaning = _meaning(cotangent)
     if not output.requires_grad or _torch.is_transform_tensor(output):
-        return Root(tuple(output.shape), None, meaning, None)
+        return Root(tuple(output.shape), None, meaning, None, cuts_of(output))
     origin = origin_of_tensor(output)
     made_by = origin.call if isinstance(origin, Origin) else None
     return Root(tuple(output.shape), made_by, meaning, ref(origin))

@@ -21,7 +21,7 @@ from .enginecalls import Asked, EngineCall
 from .events import UserCall
 from .graph import Graph, walk
 from .growth import Growth, Holder, count_in, largest_holder
-from .provenance import parameter_name
+from .provenance import parameter_name, parameters_seen
 from .question import Question
 from .sites import Site, call_at
 from .verdict import Verdict
@@ -39,7 +39,7 @@ class Sightings:
     """What a program did to its gradients, beside the entries of the ledger."""
 
     missing: dict[Account, Verdict] = field(default_factory=dict)
-    none_reads: dict[tuple[str, int], tuple[UserCall, Verdict]] = field(default_factory=dict)
+    none_reads: dict[tuple[str, int, str], tuple[UserCall, Verdict]] = field(default_factory=dict)
     births: list[tuple[EngineCall, Birth]] = field(default_factory=list)
     nonfinite: dict[str, EngineCall] = field(default_factory=dict)
     holders: list[tuple[EngineCall, int, Holder | None]] = field(default_factory=list)
@@ -127,6 +127,9 @@ class Overseer(Bookkeeper):
         """Ask while the tensors are there: at the second backward, and at the end."""
         if not finally_ and self.finished_calls not in (2, 8):
             return
+        for parameter in parameters_seen().values():
+            if parameter.requires_grad:
+                self._leaf_was_used(parameter)
         for account in self.accounts:
             tensor = account.tensor()
             if account.counts["deposit"] or tensor is None or not tensor.requires_grad:
@@ -139,7 +142,7 @@ class Overseer(Bookkeeper):
 
     def grad_was_none(self, owner: Tensor, where: Site) -> None:
         call = call_at(where, "grad")
-        place = (call.file, call.line)
+        place = (call.file, call.line, call.code)
         full = len(self.seen.none_reads) >= _MOST_SIGHTINGS
         if where.entered is not None or place in self.seen.none_reads or full or not call.line:
             return

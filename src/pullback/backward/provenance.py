@@ -27,6 +27,15 @@ def parameter_name(tensor: Tensor) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def parameters_seen() -> dict[str, Tensor]:
+    """Every parameter, still alive, of the modules that ran under ``trace``, by its longest name;
+    of several with one name, the one noted first."""
+    found: dict[str, Tensor] = {}
+    for tensor, name in list(_parameter_names.items()):
+        found.setdefault(name, tensor)
+    return found
+
+
 class trace:  # noqa: N801 - used as a function: with pb.trace(): ...
     """Remember which user call made each node of the graphs built inside the block.
 

@@ -77,6 +77,16 @@ class Question:
         out = self.differentiable
         return None if out is None else walk(out.tensors)
 
+    def calls_that_reach(self) -> list[EngineCall]:
+        """The engine calls whose outputs came from the tensor, as far as is known."""
+        target = self.origin()
+        return [
+            call
+            for call in self.calls
+            if any(root.origin is None or reaches(root.origin, target) for root in call.roots)
+            and not any(root.cuts for root in call.roots)
+        ]
+
     def origin(self) -> AnyOrigin:
         if self.tensor.grad_fn is None:
             return LeafOrigin(self.tensor)
@@ -96,6 +106,7 @@ class Question:
             return origins, cuts
         for call in self.calls:
             origins.extend(root.origin for root in call.roots if root.origin is not None)
+            cuts.extend(each for root in call.roots for each in root.cuts)
         return origins, cuts
 
     def cuts_on_the_way(self) -> list[Cut] | None:

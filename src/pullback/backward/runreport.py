@@ -102,10 +102,10 @@ def _nonfinite(seen: Overseer) -> Iterator[draw.Block]:
         return
     yield draw.Heading("Not finite")
     for call, birth in births[:_TOLD]:
-        yield draw.Sentence(
-            f"In {by_words(call.call)} [{birth.code}]: {birth.text}",
-            (("fix", birth.fix),) if birth.fix else (),
-        )
+        yield draw.Sentence(f"In {by_words(call.call)} [{birth.code}]: {birth.text}")
+        code = [line for line in birth.fix.splitlines() if line.startswith("    ")]
+        if code:
+            yield draw.Code("\n".join(line[4:] for line in code))
     if spoiled:
         names = ", ".join(list(spoiled)[:_TOLD])
         first = next(iter(spoiled.values()))
@@ -136,8 +136,8 @@ def _growing(seen: Overseer) -> Iterator[draw.Block]:
             text = (
                 f"{holder.name}{made} held {times(holder.nodes, 'node')} from "
                 f"{times(holder.passes, 'forward pass', 'forward passes')}, "
-                f"{count(holder.size)} bytes, after {times(after, 'backward')}, and grows. Add up "
-                f"numbers, not tensors with a graph: .item(), or .detach()."
+                f"{count(holder.size)} bytes of saved tensors, after {times(after, 'backward')}, "
+                f"and grows. Add up numbers, not tensors with a graph: .item(), or .detach()."
             )
         yield draw.Sentence(text)
 

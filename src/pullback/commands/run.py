@@ -14,7 +14,7 @@ from types import ModuleType, TracebackType
 
 import typer
 
-from .. import draw
+from .. import _torch, draw
 from .._checks import commands as checks
 from ..backward import calls
 from ..backward.diagnose import diagnose
@@ -61,11 +61,11 @@ def run(request: Request) -> int:
 @contextmanager
 def _as_main(request: Request) -> Iterator[ModuleType]:
     """A ``__main__`` of the script's own, with its arguments and its folder in their places."""
-    path = str(request.script)
+    path = str(request.script.absolute())
     module = ModuleType("__main__")
     vars(module).update(__file__=path, __builtins__=builtins)
     before = sys.modules["__main__"], sys.argv, sys.path[0]
-    sys.modules["__main__"], sys.argv = module, [path, *request.arguments]
+    sys.modules["__main__"], sys.argv = module, [str(request.script), *request.arguments]
     sys.path[0] = str(request.script.resolve().parent)
     try:
         yield module
@@ -124,11 +124,24 @@ def _tell(error: BaseException, path: str) -> None:
 
 
 def _from_script(frames: TracebackType | None, path: str) -> TracebackType | None:
-    """Without the frames that ran the script; all of them if it never began (a SyntaxError)."""
-    found = frames
-    while found is not None and found.tb_frame.f_code.co_filename != path:
-        found = found.tb_next
-    return found
+    """Without the frames that ran the script, and those of watching its calls.
+
+    None if it never began (a SyntaxError).
+    """
+    chain = []
+    while frames is not None:
+        chain.append(frames)
+        frames = frames.tb_next
+    files = [each.tb_frame.f_code.co_filename for each in chain]
+    begun = files.index(path) if path in files else len(files)
+    kept = [
+        each
+        for k, each in enumerate(chain)
+        if k >= begun and not _torch.is_detour(files[k], files[k + 1 : k + 2])
+    ]
+    for each, following in zip(kept, [*kept[1:], None], strict=True):
+        each.tb_next = following
+    return kept[0] if kept else None
 
 
 def _summarize(request: Request, overseer: Overseer) -> None:
