@@ -101,10 +101,11 @@ def _holder(tensor: Tensor) -> Holder | None:
         if (call := call_of(node)) is not None
     )
     memory = {}
+    lasting = {_torch.storage_number(leaf) for _, leaf in graph.leaves()}
     for node in nodes:
         for saved in _torch.plainly_saved(node).values():
             number = _torch.storage_number(saved)
-            if number is not None and not saved.is_leaf:
+            if number is not None and number not in lasting:
                 memory[number] = saved.untyped_storage().nbytes()
     call = call_of(tensor.grad_fn)
     statement = None if call is None else statement_of(call)

@@ -21,7 +21,7 @@ from .enginecalls import Asked, EngineCall
 from .events import UserCall
 from .graph import Graph, walk
 from .growth import Growth, Holder, count_in, largest_holder
-from .provenance import parameter_name, parameters_seen
+from .provenance import parameter_name, trace
 from .question import Question
 from .sites import Site, call_at
 from .verdict import Verdict
@@ -49,8 +49,9 @@ class Sightings:
 class Overseer(Bookkeeper):
     """The `Listener` of ``pullback run``: accounts come into being with the leaves."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: trace) -> None:
         super().__init__({}, contents=False, limit=_LIMIT)
+        self._trace = tracing
         self.seen = Sightings()
         self.finished_calls = 0
         self._growth = Growth()
@@ -127,7 +128,7 @@ class Overseer(Bookkeeper):
         """Ask while the tensors are there: at the second backward, and at the end."""
         if not finally_ and self.finished_calls not in (2, 8):
             return
-        for parameter in parameters_seen().values():
+        for parameter in self._trace.parameters():
             if parameter.requires_grad:
                 self._leaf_was_used(parameter)
         for account in self.accounts:

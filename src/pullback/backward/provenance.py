@@ -27,15 +27,6 @@ def parameter_name(tensor: Tensor) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def parameters_seen() -> dict[str, Tensor]:
-    """Every parameter, still alive, of the modules that ran under ``trace``, by its longest name;
-    of several with one name, the one noted first."""
-    found: dict[str, Tensor] = {}
-    for tensor, name in list(_parameter_names.items()):
-        found.setdefault(name, tensor)
-    return found
-
-
 class trace:  # noqa: N801 - used as a function: with pb.trace(): ...
     """Remember which user call made each node of the graphs built inside the block.
 
@@ -79,6 +70,11 @@ class trace:  # noqa: N801 - used as a function: with pb.trace(): ...
         if not self._hooks:
             modules.forget()
         calls.end_block()
+
+    def parameters(self) -> list[Tensor]:
+        """Every parameter, still alive, of the modules that ran inside the block."""
+        found = {id(p): p for module in self._seen for p in module.parameters()}
+        return list(found.values())
 
     def _note_module(self, module: nn.Module, inputs: Any) -> None:
         if module not in self._seen:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, TracebackType
 
@@ -49,8 +50,9 @@ def run(request: Request) -> int:
     except Exception as error:
         return failures.say(CALLER, error)
     with _as_main(request) as module:
-        overseer = Overseer()
-        code = _watched(overseer, lambda: _execute(source, module))
+        tracing = trace()
+        overseer = Overseer(tracing)
+        code = _watched(overseer, tracing, lambda: _execute(source, module))
         _summarize(request, overseer)
     if code == -signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -73,8 +75,7 @@ def _as_main(request: Request) -> Iterator[ModuleType]:
         sys.modules["__main__"], sys.argv, sys.path[0] = before
 
 
-def _watched(overseer: Overseer, program: Callable[[], int]) -> int:
-    tracing = trace()
+def _watched(overseer: Overseer, tracing: trace, program: Callable[[], int]) -> int:
     tracing.__enter__()
     overseer.start()
     calls.begin_block(overseer)
@@ -139,8 +140,9 @@ def _from_script(frames: TracebackType | None, path: str) -> TracebackType | Non
         for k, each in enumerate(chain)
         if k >= begun and not _torch.is_detour(files[k], files[k + 1 : k + 2])
     ]
-    for each, following in zip(kept, [*kept[1:], None], strict=True):
-        each.tb_next = following
+    for each, following in pairwise([*kept, None]):
+        if each is not None:
+            each.tb_next = following
     return kept[0] if kept else None
 
 
