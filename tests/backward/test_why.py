@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import linecache
-import time
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,7 @@ def told(verdict: pb.Verdict) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_code_and_line(name: str, tmp_path: Path) -> None:
     case: Case = CASES[name]
-    begun = time.perf_counter()
     verdict = run(case.source, tmp_path)["verdict"]
-    assert time.perf_counter() - begun < 5
     assert verdict.code == case.code, told(verdict)
     assert case.says in told(verdict)
     line = marked_line(case.source)

@@ -64,6 +64,7 @@ from .transforms import plain_autograd_sees_everything as plain_autograd_sees_ev
 from .transforms import plain_copy as plain_copy
 from .transforms import plain_sample as plain_sample
 from .transforms import running_transform as running_transform
+from .transforms import top_function_mode as top_function_mode
 from .watched import Watched as Watched
 from .watched import computed_tensors as computed_tensors
 from .watched import frozen_objects as frozen_objects

@@ -81,6 +81,7 @@ class trace:  # noqa: N801 - used as a function: with pb.trace(): ...
             self._seen.add(module)
             note_parameters(module)
         modules.enter(module)
+        calls.resume()
 
 
 def _leave_module(module: nn.Module, inputs: Any, output: Any) -> None:
