@@ -75,6 +75,23 @@ def test_an_operand_is_cloned_where_it_is_saved(
     assert source.with_cloned_operand(call(tmp_path, line, code), operand) == expected
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "operand", "expected"),
+    [
+        ("b *= w", "b *= w", "self", "b.copy_(b.clone() * w)"),
+        ("b *= w", "b *= w", "other", "b.copy_(b * w.clone())"),
+        ("b.mul_(w)", "b.mul_(w)", "self", "b.copy_(b.clone().mul(w))"),
+        ("b.exp_()", "b.exp_()", "result", "b.copy_(b.exp())"),
+        ("b[1:] *= w", "b[1:]", "self", "b[1:] = b[1:].clone() * w"),
+        ("b[0] = b[1] * w", "b[1] * w", "self", "b[0] = b[1].clone() * w"),
+    ],
+)
+def test_a_write_that_saves_something_itself_computes_on_copies(
+    tmp_path: Path, line: str, code: str, operand: str, expected: str
+) -> None:
+    assert source.through_a_copy(call(tmp_path, line, code), operand) == expected
+
+
 def test_a_result_is_cloned_where_it_is_made(tmp_path: Path) -> None:
     made = call(tmp_path, "y = 2 * x.exp()", "x.exp()")
     assert source.with_cloned_result(made) == "y = 2 * x.exp().clone()"

@@ -277,6 +277,27 @@ def with_cloned_operand(call: UserCall, operand: str) -> str:
     return _with_clone(call, expression, found)
 
 
+def through_a_copy(call: UserCall, operand: str) -> str:
+    """The statement of a write in place that saves something itself, made to compute on copies
+    and write the result: ``b.copy_(b.clone() * w)`` for ``b *= w``."""
+    statement = statement_at(call)
+    if isinstance(statement, ast.AugAssign):
+        target = ast.parse(ast.unparse(statement.target), mode="eval").body
+        value: ast.expr = ast.BinOp(target, statement.op, statement.value)
+    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        target = _target(statement, call) or ast.Name("")
+        value = expression_of(_not_in_place(statement.value)) or ast.Name("")
+    else:
+        return with_cloned_operand(call, operand)  # b[0] = f(b): what is saved is in the value
+    code = ast.unparse(value)
+    made = UserCall("", "", 0, code)
+    copied = code if operand.startswith("result") else with_cloned_operand(made, operand)
+    name = ast.unparse(target)
+    if not copied or not name:
+        return ""
+    return f"{name} = {copied}" if isinstance(target, ast.Subscript) else f"{name}.copy_({copied})"
+
+
 class _Cloned(ast.NodeTransformer):
     """Puts a copy in the place of one part of an expression."""
 
