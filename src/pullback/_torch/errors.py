@@ -149,6 +149,10 @@ def _part(parts: tuple[Any, ...], version: int) -> Tensor | None:
 
 @contextmanager
 def saved_tensors_kept() -> Iterator[None]:
-    """Every tensor that a node saves is copied before somebody writes to it."""
-    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+    """Every node keeps a copy of what it saves, so that no write reaches it.
+
+    torch's own mode for this misses writes through views that begin further on in memory than
+    the saved tensor, and then computes with the new values.
+    """
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach().clone(), lambda t: t):
         yield

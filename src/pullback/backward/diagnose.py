@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -62,9 +62,11 @@ def diagnose(
 
     Reads the exception's traceback: the line that raised, the tensors that were differentiated
     and their graph. What was noted under ``pb.trace()`` adds who wrote in place, who freed a graph
-    and where one was cut off, with their lines; without it the verdict says what it would add. An
-    error that is none of autograd's gets the code ``"unknown_error"``; one of pullback's own gets
-    ``"refused"``. Nothing of the program is run or changed.
+    and where one was cut off, with their lines; without it the verdict says what it would add.
+    Nothing of the program is run or changed.
+
+    An error that was raised from one of autograd's is read as that one; any other gets the code
+    ``"unknown_error"``, and one of pullback's own ``"refused"``.
 
     Args:
         error: an exception, or a warning that was turned into one or recorded.
@@ -93,17 +95,33 @@ def diagnose(
     """
     given = () if outputs is None else (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
     with _torch.function_modes_off():
-        scene = Scene(error, given)
         if isinstance(error, PullbackError):
-            return Verdict("refused", str(error), (("raised at", quoted(scene.place)),))
-        reading = next((read for words, read in _READINGS if re.search(words, scene.text)), None)
-        if reading is None:
-            return _unknown(scene)
-        verdict = reading(scene)
+            place = Scene(error).place
+            return Verdict("refused", str(error), (("raised at", quoted(place)),))
+        found = next((known for each in _causes(error) if (known := _reading(each))), None)
+        if found is None:
+            return _unknown(Scene(error))
+        cause, reading = found
+        verdict = reading(Scene(cause, given))
     if rerun is None or reading is not modified.modified:
         return verdict
-    found = modified.proof(rerun)
-    return Verdict(verdict.code, verdict.text, (*verdict.evidence, *found), verdict.fix)
+    evidence = (*verdict.evidence, *modified.proof(rerun))
+    return Verdict(verdict.code, verdict.text, evidence, verdict.fix)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those from which it was raised."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        yield each
+        seen.add(id(each))
+        each = each.__cause__
+
+
+def _reading(error: BaseException) -> tuple[BaseException, Reading] | None:
+    text = str(error)
+    return next(((error, read) for words, read in _READINGS if re.search(words, text)), None)
 
 
 def _unknown(scene: Scene) -> Verdict:

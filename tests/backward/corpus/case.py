@@ -25,7 +25,7 @@ class Case:
     """One minimal program.
 
     ``broken`` raises an error of the kind ``code``; the line to change carries ``MARK``. ``mended``
-    holds a line of the verdict's fix (unless ``in_prose``), runs, and leaves in ``answer`` what
+    holds one of the ways that the verdict's fix offers (unless ``in_prose``), runs, and leaves in ``answer`` what
     ``expected`` computes from its variables by other means. ``says`` stands in the verdict's text,
     its evidence or its fix.
     """
@@ -77,8 +77,17 @@ def line_to_change(verdict: pb.Verdict) -> str:
     return dict(verdict.evidence).get("line to change", "")
 
 
-def code_of_fix(verdict: pb.Verdict) -> set[str]:
-    return {plain(line) for line in verdict.fix.splitlines() if line.startswith("    ")}
+def blocks_of_fix(verdict: pb.Verdict) -> list[set[str]]:
+    """The code of a fix, a set of lines for each of the ways that it offers."""
+    blocks: list[set[str]] = []
+    inside = False
+    for line in verdict.fix.splitlines():
+        if line.startswith("    "):
+            if not inside:
+                blocks.append(set())
+            blocks[-1].add(plain(line))
+        inside = line.startswith("    ")
+    return blocks
 
 
 def code_lines(source: str) -> set[str]:

@@ -142,7 +142,6 @@ CASES = [
         answer = x.grad
         """,
         lambda n: torch.tensor([2.0, 4.0]),
-        in_prose=True,
     ),
     Case(
         "whole_numbers_later",
@@ -159,7 +158,6 @@ CASES = [
         """,
         lambda n: torch.tensor([0.0, 2.0, 4.0]),
         ("int64",),
-        in_prose=True,
     ),
     Case(
         "deepcopy",

@@ -160,7 +160,7 @@ CASES = [
         answer = v.grad
         """,
         lambda n: torch.tensor([(2 * 16 - 12) / 125, (9 - 2 * 12) / 125]),
-        ("computed once", "in each iteration"),
+        ("computed once", "for every pass"),
     ),
     Case(
         "under_no_grad",

@@ -124,7 +124,7 @@ CASES = [
         answer = layer.weight.grad
         """,
         lambda n: torch.ones(2, 2),
-        ("`weight`", "`bias`", "stays None"),
+        ("`layer.weight`", "`layer.bias`", "stays None"),
     ),
     Case(
         "checkpoint_and_grad",

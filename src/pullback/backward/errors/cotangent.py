@@ -7,9 +7,10 @@ import re
 from torch import Tensor
 
 from ... import _checks
+from ..._checks import Offer
 from ...draw.numbers import shape
 from ..offers import offers_for
-from ..verdict import Evidence, Verdict
+from ..verdict import Verdict
 from . import source
 from .scene import Scene
 from .words import TO_CHANGE, at, fix, quoted
@@ -36,21 +37,22 @@ def needed(scene: Scene) -> Verdict:
     )
     if output.is_complex():
         text += " A complex output has two real parts: say which real number of it is meant."
-        lines = [f"{name}.abs().sum().backward()", f"{name}.real.sum().backward()"]
-        return Verdict(NEEDED, text, here, fix("Choose a real number to differentiate:", lines))
+        modulus, real = f"{name}.abs().sum().backward()", f"{name}.real.sum().backward()"
+        advice = fix("For its modulus:", [modulus], "For its real part:", [real])
+        return Verdict(NEEDED, text, here, advice)
     devices = _gathered(output)
     if devices:
         text += f" {devices}"
-    facts, lines = _choices(scene, name, output)
-    if _first_line(scene):
-        lines = [_asked(scene, v) for v in lines]
-    first = (
-        fix("If they are one loss per device, or per sample:", [f"{name}.mean().backward()"]) + "\n"
-        if devices
-        else ""
-    )
-    advice = first + fix("Choose one, by the number whose gradient is meant:", lines)
-    return Verdict(NEEDED, text, (*facts, *here), advice)
+    found = offers_for(name, output, scene.names)
+    facts = [
+        (f"{offer.code}: {offer.meaning}", "; ".join(offer.results) or "not computed")
+        for offer in found
+    ]
+    ways = [part for offer in found for part in (f"For {offer.meaning}:", [_asked(scene, offer)])]
+    if devices:
+        lead = "If they are one loss for each device, or each sample, take their mean:"
+        ways = [lead, [f"{name}.mean().backward()"], *ways]
+    return Verdict(NEEDED, text, (*facts, *here), fix(*ways))
 
 
 def _first_of_many(scene: Scene) -> Tensor | None:
@@ -78,23 +80,12 @@ def _gathered(output: Tensor) -> str:
     )
 
 
-def _choices(scene: Scene, name: str, output: Tensor) -> tuple[Evidence, list[str]]:
-    found = offers_for(name, output, scene.names)
-    facts = [
-        (f"{offer.code}: {offer.meaning}", "; ".join(offer.results) or "not computed")
-        for offer in found
-    ]
-    return tuple(facts), [offer.code for offer in found]
-
-
-def _first_line(scene: Scene) -> bool:
-    place = scene.engine_place
-    return place is not None and place.code.endswith(".backward()")
-
-
-def _asked(scene: Scene, v: str) -> str:
-    assert scene.engine_place is not None
-    return f"{scene.engine_place.code.removesuffix('()')}({v})"
+def _asked(scene: Scene, offer: Offer) -> str:
+    """The call of ``backward`` with a cotangent, or the cotangent where that is not spelled so."""
+    code = "" if scene.engine_place is None else scene.engine_place.code
+    return (
+        f"{code.removesuffix('()')}({offer.code})" if code.endswith(".backward()") else offer.code
+    )
 
 
 def wrong_shape(scene: Scene) -> Verdict:

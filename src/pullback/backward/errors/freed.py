@@ -210,10 +210,10 @@ def _carried_state(scene: Scene, shared: Shared, user: Node, state: Node) -> Ver
     if made is not None and not _made_again(scene.graph, shared, made):
         line = source.line_of(made)
         advice = fix(
-            f"It was computed once, at {at(made)}, and every pass frees it. Compute it again in "
-            f"each iteration, before {at(used)}:",
+            f"It was computed once, at {at(made)}, and both passes go through it. Compute it again "
+            f"for every pass, before {at(used)}:",
             [line],
-            "Or detach it there, if nothing below it is to be trained.",
+            "Or detach it there, if nothing that it was computed from is to be trained.",
         )
         return Verdict(CODE, text, _evidence(scene, shared, made), advice)
     lead = f"Detach the state that is carried over, before {at(used)}"
@@ -250,9 +250,12 @@ def _untraced(scene: Scene, graph: Graph) -> Verdict:
     named = f" ({_torch.node_name(gone[0])} among them)" if gone else ""
     text = (
         f"An earlier backward went through the graph behind {scene.output_name()}: what "
-        f"{_nodes(len(gone))} of it{named} had saved is gone. Which call that was is not known; "
-        f"{TRACE} it, and the part that the two share."
+        f"{_nodes(len(gone))} of it{named} had saved is gone. Which call that was is not known"
     )
+    if scene.traced:
+        text += ": it ran outside of pb.trace(), or is none of the latest calls, which trace keeps."
+    else:
+        text += f"; {TRACE} it, and the part that the two share."
     return Verdict(
         CODE,
         text,

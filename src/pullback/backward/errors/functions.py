@@ -146,7 +146,7 @@ def no_derivative(scene: Scene) -> Verdict:
     first = _not_implemented(scene, name.removesuffix("_backward")) if second else None
     call = call or (None if first is None else call_of(first))
     where = call or (scene.place if scene.engine is None else scene.engine_place)
-    text = f"torch has no derivative for {name}"
+    text = f"There is no derivative for {name} in torch"
     text += f" ({_torch.node_name(node)})" if node is not None else ""
     text += f", which {quoted(call)} made" if call else ""
     text += f"; it is asked for at {at(scene.engine_place)}."

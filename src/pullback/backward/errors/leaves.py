@@ -38,7 +38,7 @@ def written(scene: Scene) -> Verdict:
     )
     facts = [("leaf", known or name or "unnamed"), ("kind", _kind(scene, leaf))]
     facts.append((TO_CHANGE, quoted(scene.place)))
-    return Verdict(WRITTEN, text, tuple(facts), _mend_write(scene, name, leaf, view))
+    return Verdict(WRITTEN, text, tuple(facts), _mend_write(scene, name, tensor, leaf, view))
 
 
 def _base(tensor: Tensor) -> Tensor:
@@ -57,13 +57,15 @@ def _is_parameter(scene: Scene, leaf: Tensor | None) -> bool:
     return isinstance(leaf, nn.Parameter) or state or leaf.grad is not None
 
 
-def _mend_write(scene: Scene, name: str, leaf: Tensor | None, view: bool) -> str:
+def _mend_write(
+    scene: Scene, name: str, tensor: Tensor | None, leaf: Tensor | None, view: bool
+) -> str:
     line = source.line_of(scene.place) if scene.place else ""
     update = ["with torch.no_grad():", f"    {line}"]
     if _is_parameter(scene, leaf):
         return fix("An update of a parameter is no part of the forward. Keep it out of the graph:",
                    update)  # fmt: skip
-    if view or not name:
+    if (view and leaf is not tensor) or not name:
         advice = fix("Where the write is part of the forward, work on a copy of the leaf, which is "
                      "no leaf itself, and write to that.")  # fmt: skip
         if view and (copied := _cloned_view(scene, name)):
@@ -124,7 +126,7 @@ def not_a_leaf(scene: Scene) -> Verdict:
     made = _made(scene, name, tensor)
     operation = _torch.node_name(tensor.grad_fn) if tensor.grad_fn is not None else "an operation"
     text = (
-        f"{scene.name(tensor).capitalize()} is no leaf: {operation} computed it"
+        f"{scene.name(tensor, 'What the optimizer was given')} is no leaf: {operation} computed it"
         f"{f' at {at(made)}' if made else ''}, from a leaf that keeps no name of its own. The "
         f"gradient would go to that leaf, and a step would change a value that the next forward "
         f"does not read."
@@ -182,7 +184,7 @@ def dtype(scene: Scene) -> Verdict:
         f"At {at(scene.place)} a tensor that is neither of floating point nor complex is asked to "
         f"require a gradient, and its entries cannot move by a little.{what}"
     )
-    line = source.in_floating_point(scene.place.code) if scene.place else ""
+    line = source.in_floating_point(scene.place) if scene.place else ""
     return Verdict(
         DTYPE,
         text,

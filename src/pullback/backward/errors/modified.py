@@ -228,7 +228,7 @@ def _fix(scene: Scene, damage: Damage) -> str:
                 [rewritten],
             )
         name = source.written_name(culprit)
-        if name and "." not in name and not damage.writes[0].view:
+        if name and "." not in name and not damage.writes[0].view and not _at_once(damage):
             before = f"Before {at(culprit)} give `{name}` memory of its own:"
             return fix(before, [f"{name} = {name}.clone()", source.line_of(culprit)])
     return _clone_where_saved(damage)
@@ -240,8 +240,7 @@ def _free_to_rebind(scene: Scene, damage: Damage) -> bool:
     name = source.written_name(write.call)
     own = {name, *source.assigned_names(write.call)}
     others = [n for n in damage.aliases if n.partition("[")[0] not in own]
-    shared = write.view or bool(others) or scene.names.is_state(name)
-    return bool(name) and not shared and not _at_once(damage)
+    return bool(name) and not write.view and not others and not scene.names.is_state(name)
 
 
 def _at_once(damage: Damage) -> bool:
@@ -260,7 +259,9 @@ def _clone_where_saved(damage: Damage) -> str:
             f"Give {damage.operation} a copy: clone the tensor that it saves, or write to a clone "
             f"of it."
         )
-    if damage.is_result:
+    if source.written_name(call):
+        line = source.through_a_copy(call, damage.saved.name)
+    elif damage.is_result:
         line = source.with_cloned_result(call)
     else:
         line = source.with_cloned_operand(call, damage.saved.name)

@@ -30,6 +30,7 @@ def no_graph(scene: Scene) -> Verdict:
     position = int(m[1]) if (m := re.search(r"element (\d+) of tensors", scene.text)) else 0
     output = scene.outputs[position] if position < len(scene.outputs) else None
     name = scene.output_name(position)
+    name = name[0].upper() + name[1:]
     if not isinstance(output, Tensor):
         text = f"{name} has no graph. Pass the outputs to learn more: pb.diagnose(error, outputs)."
         return Verdict(CODE, text, (("raised at", quoted(scene.engine_place)),), _keep_graph())

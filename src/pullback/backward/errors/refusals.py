@@ -87,8 +87,8 @@ def out(scene: Scene) -> Verdict:
     """``out=`` where one of the tensors requires a gradient."""
     line = source.out_of_place(scene.place) if scene.place else ""
     text = (
-        f"{at(scene.place)} writes its result into a tensor given as out=, which autograd does not "
-        f"record, and one of the tensors there requires a gradient."
+        f"The call at {at(scene.place)} writes its result into a tensor given as out=, which "
+        f"autograd does not record, and one of the tensors there requires a gradient."
     )
     return Verdict(
         OUT,

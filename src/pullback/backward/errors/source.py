@@ -258,7 +258,8 @@ _SECOND = {"other", "mat2", "exponent", "tensor2", "vec2", "vec", "batch2", "wei
 
 def with_cloned_result(call: UserCall) -> str:
     """The statement of a call, made to keep its result for itself and hand on a copy."""
-    return _replaced(call, expression_of(call.code), whole=True)
+    expression = expression_of(call.code)
+    return _with_clone(call, expression, expression)
 
 
 def with_cloned_operand(call: UserCall, operand: str) -> str:
@@ -273,7 +274,48 @@ def with_cloned_operand(call: UserCall, operand: str) -> str:
         found = arguments[place] if place < len(arguments) else None
     elif isinstance(expression, ast.Subscript):
         found = expression.value if operand == "self" else expression.slice
-    return _replaced(call, found, whole=False)
+    return _with_clone(call, expression, found)
+
+
+def through_a_copy(call: UserCall, operand: str) -> str:
+    """The statement of a write in place that saves something itself, made to compute on copies
+    and write the result: ``b.copy_(b.clone() * w)`` for ``b *= w``."""
+    statement = statement_at(call)
+    if isinstance(statement, ast.AugAssign):
+        target = ast.parse(ast.unparse(statement.target), mode="eval").body
+        value: ast.expr = ast.BinOp(target, statement.op, statement.value)
+    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        target = _target(statement, call) or ast.Name("")
+        value = expression_of(_not_in_place(statement.value)) or ast.Name("")
+    else:
+        return with_cloned_operand(call, operand)  # b[0] = f(b): what is saved is in the value
+    code = ast.unparse(value)
+    made = UserCall("", "", 0, code)
+    copied = code if operand.startswith("result") else with_cloned_operand(made, operand)
+    name = ast.unparse(target)
+    if not copied or not name:
+        return ""
+    return f"{name} = {copied}" if isinstance(target, ast.Subscript) else f"{name}.copy_({copied})"
+
+
+class _Cloned(ast.NodeTransformer):
+    """Puts a copy in the place of one part of an expression."""
+
+    def __init__(self, part: ast.expr) -> None:
+        self._part = part
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        if node is self._part:
+            return ast.Call(ast.Attribute(self._part, "clone"), [], [])
+        return self.generic_visit(node)
+
+
+def _with_clone(call: UserCall, whole: ast.expr | None, part: ast.expr | None) -> str:
+    if whole is None or part is None:
+        return ""
+    line, code = line_of(call), ast.unparse(whole)
+    cloned = ast.unparse(_Cloned(part).visit(whole))
+    return line.replace(code, cloned, 1) if code in line else ""
 
 
 def _bound(call: ast.Call) -> list[ast.expr]:
@@ -286,18 +328,6 @@ def _bound(call: ast.Call) -> list[ast.expr]:
 
 def _is_module(value: ast.expr) -> bool:
     return ast.unparse(value) in ("torch", "F", "nn.functional", "torch.nn.functional", "np")
-
-
-def _replaced(call: UserCall, part: ast.expr | None, *, whole: bool) -> str:
-    if part is None:
-        return ""
-    text = ast.unparse(part)
-    cloned = f"{text}.clone()" if _binds_tightly(part) else f"({text}).clone()"
-    line, code = line_of(call), ast.unparse(expression_of(call.code) or part)
-    if code not in line:
-        return ""
-    new = cloned if whole else code.replace(text, cloned, 1)
-    return line.replace(code, new, 1)
 
 
 def _binds_tightly(part: ast.expr) -> bool:
@@ -342,11 +372,16 @@ def receiver(code: str) -> str:
     return ast.unparse(found) if isinstance(found, (ast.Name, ast.Attribute)) else ""
 
 
-def in_floating_point(code: str) -> str:
-    """A call that makes whole numbers, told to make floating point ones."""
-    expression = expression_of(code)
+def in_floating_point(call: UserCall) -> str:
+    """The statement of a call that makes whole numbers, told to make floating point ones."""
+    expression = expression_of(call.code)
     if not isinstance(expression, ast.Call):
         return ""
+    new = _floating(expression)
+    return line_of(call).replace(ast.unparse(expression), new, 1) if new else ""
+
+
+def _floating(expression: ast.Call) -> str:
     method = expression.func
     if isinstance(method, ast.Attribute) and method.attr == "requires_grad_":
         return f"{ast.unparse(method.value)}.float().requires_grad_()"

@@ -220,7 +220,8 @@ def _last_cuts(parameter: Tensor) -> Iterator[Cut]:
 def checkpoint_inputs(scene: Scene) -> Verdict:
     """The verdict on a reentrant checkpoint whose inputs require no gradient."""
     module = scene.local_of(nn.Module, "function")
-    names = [] if module is None else [name for name, _ in _trained(module)]
+    inside = [] if module is None else _trained(module)
+    names = [scene.names.of(parameter) or name for name, parameter in inside]
     text = (
         "None of the tensors given to a reentrant checkpoint requires a gradient, so its output "
         "does not either, and what is inside it gets none"
