@@ -86,5 +86,5 @@ def _outputs(outputs: Tree, names: CallerNames) -> Leaves | None:
 
 def _name(tensor: Tensor, names: CallerNames) -> str:
     watched = watched_by(tensor)
-    own = names.of(tensor) or names.first_argument() or parameter_name(tensor)
+    own = names.of(tensor) or names.first_argument(paths=True) or parameter_name(tensor)
     return own or ("the tensor" if watched is None else watched.account.name)
