@@ -89,7 +89,7 @@ def test_set_to_none_and_never_written() -> None:
     assert kinds(book, "b") == []
     told = str(book).replace("\n  ", " ")
     assert f"set to None, by grad = None at {line_of('emptied')}, after 1 deposit" in told
-    assert "never written: none of the 1 backward reached it" in told
+    assert "never written: the backward that ran did not reach it" in told
 
 
 def test_deleting_grad_is_setting_it_to_none() -> None:

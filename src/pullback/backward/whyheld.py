@@ -191,8 +191,8 @@ def _accumulated(question: Question, grad: Tensor) -> Verdict | None:
         earlier = " on top of what was there when the ledger began" if before else ""
         return Verdict(
             "accumulated",
-            f"{name}.grad is the sum of {times(total, 'deposit')}{earlier}: backward adds to "
-            f".grad, and nothing emptied it in between ({', '.join(lines[-4:])}).",
+            f"{name}.grad holds {times(total, 'deposit')}{earlier}: backward adds to .grad, and "
+            f"nothing emptied it in between ({', '.join(lines[-4:])}).",
             tuple((f"deposit {e.number}", by_words(e.call)) for e in deposits[-6:]),
             fix,
         )
