@@ -26,7 +26,8 @@ def page_of(
     """Tensors with the same story are told together."""
     blocks: list[draw.Block] = []
     if unlogged:
-        text = f"Out of balance: {times(len(unlogged), 'change')} of .grad that nobody was seen to make."
+        many = times(len(unlogged), "change")
+        text = f"Out of balance: {many} of .grad that nobody was seen to make."
         blocks.append(draw.Sentence(text, tuple((e.tensor, e.note) for e in unlogged[:8])))
     else:
         total = sum(sum(a.counts.values()) for a in accounts)

@@ -299,7 +299,6 @@ verdict = pb.why(x, out)
         """
 import copy
 model = torch.nn.Linear(2, 1, bias=False)
-torch.nn.init.ones_(model.weight)
 x = model.weight
 other = copy.deepcopy(model)
 out = other(torch.tensor([[1.0, 2.0]])).sum()
@@ -308,6 +307,17 @@ verdict = pb.why(x, out)
 """,
         "different_object", ("out = other(", "out = model("), expected=(1.0, 2.0),
         says="holds equal values",
+    ),
+    "a layer of its own, filled with the same ones": case(
+        """
+used, unused = torch.nn.LayerNorm(2), torch.nn.LayerNorm(2)
+torch.nn.init.ones_(used.bias)
+x = unused.weight
+out = used(torch.tensor([[0.0, 1.0]])).square().sum()
+out.backward()
+verdict = pb.why(x, out)
+""",
+        "not_reached",
     ),
     "inputs= left it out": case(
         X + """
