@@ -492,6 +492,28 @@ verdict = pb.why(x, out)
         "structural_zero", ("torch.round(x)", "(x + (torch.round(x) - x).detach())"),
         expected=(1.0, 1.0), says="x + (torch.round(x) - x).detach()",
     ),
+    "rounded where it is not linear": case(
+        """
+x = torch.tensor([-1.0, -2.0], requires_grad=True)
+with pb.trace():
+    out = torch.where(x > 0, x, torch.round(x)).sum()  # <-
+out.backward(retain_graph=True)
+verdict = pb.why(x, out)
+""",
+        "numeric_zero", ("[-1.0, -2.0]", "[1.0, 2.0]"), expected=(1.0, 1.0),
+    ),
+    "overwritten where it is negative": case(
+        """
+x = torch.tensor([-1.0, -2.0], requires_grad=True)
+with pb.trace():
+    hidden = x * 1
+    hidden[x < 0] = 0.0  # <-
+    out = hidden.sum()
+out.backward(retain_graph=True)
+verdict = pb.why(x, out)
+""",
+        "numeric_zero", ("[-1.0, -2.0]", "[1.0, 2.0]"), expected=(1.0, 1.0),
+    ),
     "a dead unit": case(
         """
 x = torch.tensor([-1.0, -2.0], requires_grad=True)
