@@ -16,6 +16,12 @@ from .entries import EMPTYING, Entry
 class Account:
     """All writers of the ``.grad`` of one tensor, in order; the latest ``limit`` are kept.
 
+    - ``name``: what the ledger calls the tensor. ``tensor()``: the tensor; None once it is gone.
+    - ``entries``: every `Entry` that is kept. ``counts``: how many there were of each kind.
+    - ``since_empty``: those that made ``.grad`` what it is: the latest that emptied or replaced it,
+      and all after it. ``deposits_since_empty``: the number of deposits among them.
+    - ``had_grad_at_start``: whether ``.grad`` was there when the block began.
+
     What ``.grad`` was after the last entry is remembered by identity and version (and by content,
     where its memory was handed out or all contents are asked for), so that a change which has no
     entry shows at the next one. ``reused`` counts deposits that were added to what a step had used.
@@ -36,6 +42,10 @@ class Account:
         self.first_reuse: Entry | None = None
         self._was_used = False
         self.norm: float | None = None
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{many} {kind}" for kind, many in self.counts.items())
+        return f"<Account of {self.name}: {kinds or 'no entries'}>"
 
     def open(self) -> None:
         grad = self.grad()
@@ -82,6 +92,11 @@ class Account:
     def is_empty(self) -> bool:
         """Whether ``.grad`` was None after the last entry."""
         return self._known[0] is None
+
+    def left(self, value: Tensor | None) -> bool:
+        """Whether ``value`` is the tensor that ``.grad`` was after the last entry."""
+        weak = self._known[0]
+        return value is not None and weak is not None and weak() is value
 
     def was_written(self) -> bool:
         """Whether autograd heard of a write since the last entry."""

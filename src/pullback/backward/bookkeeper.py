@@ -195,6 +195,8 @@ class Bookkeeper:
         account = self._account_of(owner)
         if account is None or (value is None and account.is_empty):
             return
+        if account.left(value):  # the second half of `x.grad /= 4`
+            return
         call = call_at(where, _entered(where, "grad = None" if value is None else "grad = ..."))
         self._add(account, "none" if value is None else "set", call)
 
