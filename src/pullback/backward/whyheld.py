@@ -7,8 +7,11 @@ import re
 import torch
 from torch import Tensor
 
+from .._errors import PullbackError
 from ..draw.numbers import count, number
 from .accumulation import multiple
+from .birth import Birth
+from .births import find_nonfinite
 from .booktext import by_words, times
 from .formulas import formulas_of
 from .question import Question, plainly
@@ -69,13 +72,29 @@ def _nonfinite(question: Question, grad: Tensor) -> Verdict | None:
     if not nan + inf:
         return None
     what = " and ".join(f"{count(n)} {name}" for n, name in ((nan, "nan"), (inf, "inf")) if n)
+    told = f"{question.name}.grad holds {what} among {count(grad.numel())} entries."
+    counts = (("nan", count(nan)), ("inf", count(inf)))
+    birth = _birth(question)
+    if birth is not None:
+        return Verdict("nonfinite", f"{told} {birth.text}", (*counts, *birth.evidence), birth.fix)
     return Verdict(
         "nonfinite",
-        f"{question.name}.grad holds {what} among {count(grad.numel())} entries.",
-        (("nan", count(nan)), ("inf", count(inf))),
+        told,
+        counts,
         "Ask where the first of them was born, on the outputs while their graph is there:\n"
         "    print(pb.find_nonfinite(out))",
     )
+
+
+def _birth(question: Question) -> Birth | None:
+    """Where it was born, while the graph of the outputs is there."""
+    out = question.differentiable
+    if out is None or question.freed:
+        return None
+    try:
+        return find_nonfinite(list(out.tensors), [torch.ones_like(t) for t in out.tensors])
+    except (PullbackError, RuntimeError):
+        return None
 
 
 def _zeros(question: Question, grad: Tensor) -> Verdict | None:

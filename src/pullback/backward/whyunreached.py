@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from .. import _checks, _torch
 from .booktext import times
@@ -14,6 +17,7 @@ from .question import Question, plainly
 from .verdict import Evidence, Verdict
 from .whyheld import of_zero_deposit
 
+_TORCHS = ("CompiledFunctionBackward", "CheckpointFunctionBackward", "BackwardHookFunctionBackward")
 _OPAQUE = {
     "CompiledFunctionBackward": "compiled by torch.compile",
     "CheckpointFunctionBackward": "a reentrant checkpoint",
@@ -43,18 +47,9 @@ def of_unreached(question: Question) -> Verdict | None:
     twin = None if graph is None else _twin(question, graph)
     if twin is not None:
         return twin
-    if graph is not None:
-        for node in graph.nodes:
-            reason = _OPAQUE.get(_torch.node_name(node))
-            if reason:
-                return Verdict(
-                    "opaque",
-                    f"{name} is not among the leaves that can be seen from the output; but part of "
-                    f"the graph is {reason}, and what happens inside it is not seen.",
-                    (("node", _torch.node_name(node)),),
-                    "Run that part eagerly (without torch.compile; with use_reentrant=False), and "
-                    "ask again.",
-                )
+    hidden = None if graph is None else _opaque(question, graph.nodes)
+    if hidden is not None:
+        return hidden
     reads = question.reads()
     if reads:
         last = reads[-1]
@@ -130,8 +125,13 @@ def of_undefined(question: Question) -> Verdict | None:
     seen = question.look()
     if seen is not None and name in seen.deposits:
         return None
-    python = question.python_nodes()
-    if question.freed and not python:
+    graph = question.graph()
+    above = () if graph is None else _above(question, graph)
+    names = _functions_above(question, above)
+    hidden = _opaque(question, above)
+    if hidden is not None and not names:
+        return hidden
+    if question.freed and not names:
         return Verdict(
             "freed_graph",
             f"A way leads to {name}, but its graph has been freed: {question.freed}",
@@ -141,25 +141,17 @@ def of_undefined(question: Question) -> Verdict | None:
         )
     if seen is None and not question.freed and question.cuts_on_the_way() != []:
         return None
-    graph = question.graph()
-    names = [o.name for o in python]
-    if graph is not None:
-        names = [
-            _torch.node_name(node)
-            for node in graph.nodes
-            if _torch.custom_function(node) is not None
-        ]
     if not names and seen is None:
         return None
     if names:
-        function = names[-1].removesuffix("Backward")
+        which = _either(names)
         return Verdict(
             "function_returned_none",
             f"{name} is behind the output, but no gradient is defined there: the backward of "
-            f"{function} returned None where {name}'s gradient belongs.",
-            (("custom Functions on the way", ", ".join(dict.fromkeys(names))),),
-            f"Return a tensor in that place of {function}.backward, one for every input of forward "
-            f"that requires a gradient.",
+            f"{which} returned None where {name}'s gradient belongs.",
+            (("custom Functions on the way", ", ".join(names)),),
+            f"Return a tensor in that place of {names[-1]}.backward, one for every input of "
+            f"forward that requires a gradient.",
         )
     return Verdict(
         "undefined",
@@ -168,6 +160,58 @@ def of_undefined(question: Question) -> Verdict | None:
         (),
         "Differentiate another output of that operation.",
     )
+
+
+def _above(question: Question, graph: Graph) -> list[Node]:
+    """The nodes of ``graph`` from which a way leads to the tensor."""
+    parents: dict[Node, list[Node]] = {}
+    for node, ports in graph.children_of.items():
+        for port in ports:
+            if port is not None:
+                parents.setdefault(port.node, []).append(node)
+    tensor = question.tensor
+    starts = [tensor.grad_fn] if tensor.grad_fn is not None else []
+    starts += [node for node, leaf in graph.leaves() if leaf is tensor]
+    found: dict[Node, None] = {}
+    stack = [parent for start in starts for parent in parents.get(start, [])]
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found[node] = None
+            stack.extend(parents.get(node, []))
+    return list(found)
+
+
+def _functions_above(question: Question, above: Sequence[Node]) -> list[str]:
+    """The user's own Functions on the way to the tensor."""
+    names = [
+        _torch.node_name(node)
+        for node in above
+        if (function := _torch.custom_function(node)) is not None
+        and not function.__module__.startswith("torch.")
+    ]
+    if not above:  # no graph to walk: what was noted of it
+        names = [origin.name for origin in question.python_nodes() if origin.name not in _TORCHS]
+    return list(dict.fromkeys(name.removesuffix("Backward") for name in names))
+
+
+def _either(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _opaque(question: Question, nodes: Iterable[Node]) -> Verdict | None:
+    for node in nodes:
+        reason = _OPAQUE.get(_torch.node_name(node))
+        if reason:
+            return Verdict(
+                "opaque",
+                f"No gradient is seen to reach {question.name}; but part of the graph is {reason}, "
+                f"and what happens inside it is not seen.",
+                (("node", _torch.node_name(node)),),
+                "Run that part eagerly (without torch.compile; with use_reentrant=False), and ask "
+                "again.",
+            )
+    return None
 
 
 def of_not_run(question: Question) -> Verdict:

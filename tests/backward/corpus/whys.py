@@ -482,6 +482,29 @@ verdict = pb.why(x)
         "nonfinite", ("x.sqrt()", "x.clamp_min(1e-12).sqrt()"), expected=(0.0, 0.25),
         says="1 inf", pain=14,
     ),
+    "nan, with the graph at hand": case(
+        """
+x = torch.tensor([0.0, 4.0], requires_grad=True)
+with pb.trace():
+    out = (x.sqrt() * torch.tensor([0.0, 1.0])).sum()  # <-
+out.backward(retain_graph=True)
+verdict = pb.why(x, out)
+""",
+        "nonfinite",
+        ("x.sqrt()", "torch.where(x > 0, torch.where(x > 0, x, 1.0).sqrt(), 0.0)"),
+        expected=(0.0, 0.25), says="torch.where(x > 0, torch.where(x > 0, x, 1.0).sqrt(), 0.0)",
+        pain=15,
+    ),
+    "inside a compiled region": case(
+        X + """
+w = torch.ones(2, requires_grad=True)
+function = torch.compile(lambda t: (t * x.detach()).sum(), backend="aot_eager")
+out = function(w)
+out.backward(retain_graph=True)
+verdict = pb.why(x, out)
+""",
+        "opaque", ("x.detach()", "x"), expected=(1.0, 1.0), says="torch.compile", pain=21,
+    ),
     "rounded": case(
         X + """
 with pb.trace():
