@@ -146,8 +146,12 @@ def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     for listener in _thread.listeners:
         listener.engine_begins(call)
     failure: BaseException | None = None
+    before = _torch.next_sequence_number()
     try:
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if call.create_graph:
+            note_nodes(before, func, result, args, kwargs)
+        return result
     except BaseException as error:
         failure = error
         raise
