@@ -13,6 +13,7 @@ from weakref import ref
 
 from torch import Tensor
 
+from .. import _torch
 from .events import UserCall
 from .origins import AnyOrigin, Cut, Place, origin_of_tensor, walk_to
 
@@ -47,7 +48,12 @@ _of_tensor: dict[int, tuple[ref[Tensor], tuple[Cut, ...]]] = {}
 def cuts_of(tensor: Tensor) -> tuple[Cut, ...]:
     """What stands between ``tensor``, which requires no gradient, and tensors that do."""
     found = _of_tensor.get(id(tensor))
-    return () if found is None else found[1]
+    return () if found is None or _is_of_function(tensor) else found[1]
+
+
+def _is_of_function(tensor: Tensor) -> bool:
+    """An ``autograd.Function`` runs its forward without gradients, and gives the result a graph."""
+    return tensor.grad_fn is not None and _torch.custom_function(tensor.grad_fn) is not None
 
 
 def any_noted() -> bool:
