@@ -121,7 +121,7 @@ def _look(out: Leaves, given: Mapping[str, Tensor], generic: bool) -> _Seen:
         return _Seen(frozenset())
     tensors, shown = tuple(out.tensors[k] for k in kept), tuple(out.names[k] for k in kept)
     graph = walk(tensors)
-    targets = targets_of(dict(given), graph, asked=True)
+    targets = targets_of(dict(given.items()), graph, asked=True)
     reached = frozenset(item.label for item in targets.items if item.port is not None)
     if not reached:
         return _Seen(reached)
