@@ -172,6 +172,17 @@ def test_frozen_parameters_count_where_they_are_asked_for_by_name() -> None:
         pb.assert_reaches(loss, [])
 
 
+def test_lazy_parameters_must_have_run() -> None:
+    net = nn.LazyLinear(3)
+    with pytest.raises(pb.ArgumentError) as caught:
+        pb.assert_reaches(leaf().sum(), net)
+    assert str(caught.value) == (
+        "pb.assert_reaches: `weight` and `bias` are not initialized: the lazy module has not run, so "
+        "nothing was computed from it. Run the forward pass first."
+    )
+    pb.assert_reaches(net(torch.ones(1, 2)).sum(), net)
+
+
 def test_a_freed_graph_is_no_pass() -> None:
     x, other = leaf(), leaf()
     out = x.exp().sum()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from .._errors import ArgumentError, GraphError, UnsupportedError
 from .words import article, listed
@@ -22,6 +25,15 @@ def nothing_to_reach(caller: str, argument: str, module: str, frozen: int) -> Ar
         f"{caller}: `{argument}` is a {module} without parameters, so there is nothing to assert. "
         f"Pass a module that has some, or tensors."
     )
+
+
+def initialized(caller: str, tensors: Mapping[str, Tensor]) -> None:
+    lazy = [name for name, tensor in tensors.items() if is_lazy(tensor)]
+    if lazy:
+        raise ArgumentError(
+            f"{caller}: {listed(lazy)} {'is' if len(lazy) == 1 else 'are'} not initialized: the "
+            f"lazy module has not run, so nothing was computed from it. Run the forward pass first."
+        )
 
 
 def allowed_cuts(caller: str, allow: object, reasons: Sequence[str]) -> tuple[str, ...]:

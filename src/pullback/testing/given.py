@@ -58,4 +58,5 @@ def _of_module(caller: str, argument: str, module: nn.Module) -> dict[str, Tenso
     if not found:
         raise _checks.nothing_to_reach(caller, argument, type(module).__name__, len(every))
     _checks.outside_transforms(caller, list(found.values()))
+    _checks.initialized(caller, found)
     return found
