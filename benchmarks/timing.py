@@ -114,7 +114,7 @@ def compare(problem: str, candidates: Mapping[str, Candidate], *, quick: bool = 
     return Row(
         problem,
         tuple(
-            refused[name] if name in refused else _timing(name, samples[name], calls[name])
+            refused[name] if name in refused else timing_of(name, samples[name], calls[name])
             for name in candidates
         ),
     )
@@ -142,6 +142,6 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _timing(name: str, samples: list[float], calls: int) -> Timing:
+def timing_of(name: str, samples: list[float], calls: int) -> Timing:
     lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
     return Timing(name, median, lower, upper, len(samples), calls)

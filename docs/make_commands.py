@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from typer import Context
 from typer.models import ArgumentInfo
 
 from pullback.cli import app
@@ -32,6 +33,7 @@ def section(command: Callable[..., Any]) -> str:
     infos = [
         (hints[p.name].__metadata__[0], hints[p.name].__origin__, p)
         for p in parameters
+        if hints[p.name] is not Context
     ]
     given = [info.metavar for info, _, _ in infos if isinstance(info, ArgumentInfo)]
     options = "[OPTIONS]" if len(infos) > len(given) else ""

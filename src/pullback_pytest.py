@@ -79,11 +79,8 @@ def _is_traced(item: pytest.Item) -> bool:
 def _diagnosis(error: BaseException) -> str:
     import pullback
 
-    diagnose = getattr(pullback, "diagnose", None)
-    if diagnose is None:
-        return ""
     try:
-        verdict = diagnose(error)
+        verdict = pullback.diagnose(error)
     except Exception as failed:  # the report of the user's own error must not be lost for it
         return f"pullback.diagnose failed with {type(failed).__name__}: {failed}"
     return "" if verdict.code in _NOTHING_TO_ADD else str(verdict)

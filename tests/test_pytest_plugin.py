@@ -14,8 +14,8 @@ import pullback as pb
 ROOT = Path(__file__).parents[1]
 pytest_plugins = ["pytester"]
 
-# Backward fails in autograd, for a write in place on line 5.
-BROKEN = """
+# Backward fails in autograd, for the write in place on line 4.
+BROKEN = """\
 import torch
 def program():
     x = torch.zeros(2, requires_grad=True)
@@ -65,7 +65,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
             return pb.Verdict("unknown_error", "It is none of autograd's.")
         return pb.Verdict("modified_in_place", "The told reason.", fix="The told fix.")
 
-    monkeypatch.setattr(pb, "diagnose", diagnose, raising=False)
+    monkeypatch.setattr(pb, "diagnose", diagnose)
     return asked
 
 
@@ -160,11 +160,28 @@ def test_a_diagnosis_that_fails_does_not_hide_the_error(
     def diagnose(error: BaseException) -> pb.Verdict:
         raise KeyError("a hole")
 
-    monkeypatch.setattr(pb, "diagnose", diagnose, raising=False)
+    monkeypatch.setattr(pb, "diagnose", diagnose)
     project.makepyfile("def test_error(): raise ValueError('the users')")
     result = project.runpytest_inprocess("--pullback")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*ValueError: the users*", "*diagnose failed with KeyError*"])
+
+
+def test_what_the_section_says_of_a_write_in_place(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        from broken import program
+        def test_error(): program()
+        def test_of_the_users_own(): raise ValueError("none of autograd's")
+        def test_refused():
+            import torch, pullback as pb
+            pb.record(torch.ones(2))
+        """
+    )
+    result = project.runpytest_inprocess("--pullback", "-W", "error")
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines(["*- pullback -*", "modified in place", "*broken.py:4*"])
+    assert result.stdout.str().count("- pullback -") == 1
 
 
 def test_it_can_be_left_out(project: pytest.Pytester) -> None:

@@ -20,6 +20,7 @@ from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import sensitivity as sensitivity
 from .backward.birth import Birth as Birth
 from .backward.births import find_nonfinite as find_nonfinite
+from .backward.diagnose import diagnose as diagnose
 from .backward.explain import Explanation as Explanation
 from .backward.explain import explain as explain
 from .backward.ledger import Ledger as Ledger

@@ -20,6 +20,7 @@ from ._torch import (
     Slot,
     can_map,
     derivatives_yaml,
+    engine_arguments,
     first_freed,
     freed_tensor,
     graph_module,
@@ -31,7 +32,9 @@ from ._torch import (
     next_sequence_number,
     notes_of,
     outside_transforms,
+    overwritten,
     plain_sample,
+    refused_parameters,
     run_alone,
     run_first,
     running_node,
@@ -41,6 +44,7 @@ from ._torch import (
     sequence_number,
     slot_device,
     slots,
+    traced_frames,
     watched_tensors,
     without_tensor_hooks,
 )
@@ -128,6 +132,41 @@ def _probe_single_nodes() -> bool:
         y.sum().backward()
     x.grad = None
     return seen == ["early", "late"] and slot_device(y.grad_fn, 0) == x.device
+
+
+def _raised(call: Callable[[], Any]) -> BaseException:
+    try:
+        call()
+    except (RuntimeError, ValueError) as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def _probe_engine_frames() -> bool:
+    x = torch.ones(2, requires_grad=True)
+    y, v = torch.ones(1).sum(), torch.ones(1)
+    first = engine_arguments(traced_frames(_raised(lambda: y.backward(inputs=[x]))))
+    second = engine_arguments(traced_frames(_raised(lambda: torch.autograd.grad(x * 2, x, v))))
+    if first is None or second is None:
+        return False
+    same = first.outputs[0] is y and first.inputs[0] is x
+    return same and second.inputs[0] is x and second.cotangents[0] is v
+
+
+def _probe_overwritten() -> bool:
+    y = torch.ones(2, requires_grad=True).exp()
+    node = y.grad_fn
+    assert node is not None
+    fresh = overwritten(node)
+    y += 1
+    found = overwritten(node)
+    return not fresh and [(f.name, f.expected, f.found) for f in found] == [("result", 0, 1)]
+
+
+def _probe_refused() -> bool:
+    w = torch.ones(2, requires_grad=True) * 2
+    error = _raised(lambda: torch.optim.SGD([w]))
+    return [id(t) for t in refused_parameters(traced_frames(error))] == [id(w)]
 
 
 def _probe_retaining() -> bool:
@@ -292,6 +331,9 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("freed tensors of a node", _probe_freed, "a freed graph is reported without the node"),
     ("freed nodes, without unpacking", _probe_first_freed, "pb.step meets a freed graph later"),
     ("hooks around single nodes", _probe_single_nodes, "pb.step does not work"),
+    ("frames of the engine", _probe_engine_frames, "pb.diagnose finds no outputs by itself"),
+    ("saved tensors written over", _probe_overwritten, "in-place errors name no node and no line"),
+    ("refused parameters", _probe_refused, "a non-leaf given to an optimizer is not named"),
     ("tensors that retain their gradient", _probe_retaining, "a look may fill their .grad"),
     ("number of the running pass", _probe_task, "passes of other threads mix into a record"),
     ("a node run alone", _probe_alone, "pb.find_nonfinite shows no operands and proves no fix"),

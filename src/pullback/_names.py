@@ -8,6 +8,7 @@ import linecache
 import sys
 from inspect import CO_OPTIMIZED
 from types import CodeType, FrameType
+from typing import Protocol
 
 from torch import Tensor
 
@@ -16,6 +17,12 @@ from ._torch import is_library_file
 _PROXY_LOCALS = (3, 13)
 _REMEMBERED = 10_000
 _first_arguments: dict[tuple[CodeType, int], tuple[str | None, str]] = {}
+
+
+class Names(Protocol):
+    """What somebody calls tensors."""
+
+    def of(self, tensor: Tensor) -> str | None: ...
 
 
 class CallerNames:
@@ -37,8 +44,9 @@ class CallerNames:
             self._names = _variables(self._frame)
         return self._names.get(id(tensor))
 
-    def first_argument(self) -> str | None:
-        """The first argument of the call, if it was written as a plain name."""
+    def first_argument(self, *, paths: bool = False) -> str | None:
+        """The first argument of the call, if it was written as a plain name (with ``paths``, also
+        as one that ends in attributes and plain subscripts: ``net[0].weight``)."""
         frame = self._frame
         if frame is None:
             return None
@@ -48,7 +56,9 @@ class CallerNames:
                 _first_arguments.clear()
             _first_arguments[key] = _first_argument(*key)
         name, function = _first_arguments[key]
-        return name if function == self._function else None
+        if name is None or function != self._function:
+            return None
+        return name if paths or name.isidentifier() else None
 
 
 def _caller() -> FrameType | None:
@@ -71,7 +81,7 @@ def _variables(frame: FrameType | None) -> dict[int, str]:
 
 
 def _first_argument(code: CodeType, instruction: int) -> tuple[str | None, str]:
-    """The plain name that is the first argument of the call, and what is called.
+    """The name or path that is the first argument of the call, and what is called.
 
     Through a functools.partial, say, the call in the source is another one.
     """
@@ -80,7 +90,14 @@ def _first_argument(code: CodeType, instruction: int) -> tuple[str | None, str]:
         return None, ""
     called = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
     first = call.args[0]
-    return (first.id if isinstance(first, ast.Name) else None), called
+    return (ast.unparse(first) if _is_path(first) else None), called
+
+
+def _is_path(node: ast.expr) -> bool:
+    if isinstance(node, ast.Subscript):
+        plain = isinstance(node.slice, ast.Constant | ast.Name | ast.UnaryOp)
+        return plain and _is_path(node.value)
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_path(node.value))
 
 
 def _call_at(code: CodeType, instruction: int) -> ast.Call | None:

@@ -98,6 +98,36 @@ def jacobian(
     )
 
 
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+    }
+)
+def run(
+    context: typer.Context,
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="A Python file.")],
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no summary at the end.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the summary to a file, too.")
+    ] = None,
+) -> None:
+    """Run a script, unmodified, and say what happened to its gradients.
+
+    Whatever follows SCRIPT is its own. Its output, its exceptions and its exit code stay as they
+    are; to standard error are added: under a traceback that autograd caused, the diagnosis; at the
+    end, a summary of leaves without a gradient, reads of .grad that gave None, gradients that
+    were not zeroed or not finite, and graphs that stay in memory.
+
+    Exit code: that of the script; 2 where it cannot be read.
+    """
+    from .commands.run import Request
+    from .commands.run import run as run_script
+
+    raise typer.Exit(run_script(Request(script, context.args, quiet, report)))
+
+
 @app.command()
 def explore(
     target: Annotated[

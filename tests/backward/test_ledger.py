@@ -89,7 +89,7 @@ def test_set_to_none_and_never_written() -> None:
     assert kinds(book, "b") == []
     told = str(book).replace("\n  ", " ")
     assert f"set to None, by grad = None at {line_of('emptied')}, after 1 deposit" in told
-    assert "never written: none of the 1 backward reached it" in told
+    assert "never written: the backward that ran did not reach it" in told
 
 
 def test_deleting_grad_is_setting_it_to_none() -> None:
@@ -339,12 +339,17 @@ def by_foreach(w: Tensor) -> None:
     torch._foreach_add_([w.grad], 1.0)
 
 
+def by_augmented_assignment(w: Tensor) -> None:
+    w.grad /= 4
+
+
 WRITERS = {
     by_data: ("write", True),
     by_slice: ("write", False),
     by_out: ("write", False),
     by_assignment: ("set", False),
     by_foreach: ("write", False),
+    by_augmented_assignment: ("write", False),
 }
 
 
@@ -360,6 +365,19 @@ def test_writes_by_hand_have_their_line(write: Callable[[Tensor], None]) -> None
     first = write.__code__.co_firstlineno
     assert entry.place == f"{HERE.name}:{first + 1}"
     assert book.balanced
+
+
+def test_augmented_assignment_keeps_what_was_there_before() -> None:
+    w = leaf(1.0)
+    with pb.ledger({"w": w}) as book:
+        for _ in range(2):
+            w.sum().backward()
+        w.grad /= 2  # their mean
+    account = book.account("w")
+    assert [entry.kind for entry in account.since_empty] == ["deposit", "deposit", "write"]
+    assert "2 deposits" in str(book)
+    assert f"written to in place, by div_ at {line_of('their mean')}" in str(book)
+    assert repr(account) == "<Account of w: 2 deposit, 1 write>"
 
 
 def through_numpy(w: Tensor) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pullback._capabilities import Capability, capabilities
+from pullback._torch import overwritten, saved_tensors_kept
 
 
 @pytest.mark.parametrize("capability", capabilities(), ids=lambda c: c.name)
@@ -86,3 +87,57 @@ def test_create_graph_false_inside_a_transform_loses_the_derivative() -> None:
         return (g**2).sum()
 
     assert torch.equal(torch.func.grad(square)(torch.ones(2)), torch.zeros(2))
+
+
+def test_a_failing_node_keeps_what_it_saved_and_those_before_it_do_not() -> None:
+    """Why the node that met a tensor written in place can be found after the error."""
+    x = torch.ones(2, requires_grad=True)
+    b = x.exp()
+    c = b.tanh()
+    b += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace"):
+        (c * b).sum().backward()
+    assert b.grad_fn is not None
+    exp = b.grad_fn.next_functions[0][0]
+    assert exp is not None
+    assert [found.name for found in overwritten(exp)] == ["result"]
+
+
+def test_copies_of_saved_tensors_make_a_write_harmless() -> None:
+    """Why running again under this mode proves that the writes are the whole cause."""
+    x = torch.tensor([0.0, 1.0], requires_grad=True)
+    with saved_tensors_kept():
+        b = x.exp()
+        b += 1
+        b.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, x.exp())
+
+
+def test_torchs_own_mode_misses_writes_through_views_with_an_offset() -> None:
+    """Why the copies are made by hooks."""
+    gradients = []
+    for mode in (torch.autograd.graph.allow_mutation_on_saved_tensors, saved_tensors_kept):
+        x = torch.tensor([0.0, 1.0], requires_grad=True)
+        with mode():
+            b = x.exp()
+            b[1:] += 1
+            b.sum().backward()
+        assert x.grad is not None
+        gradients.append(x.grad)
+    torch.testing.assert_close(gradients[1], x.detach().exp())
+    assert not torch.allclose(*gradients)
+
+
+def test_reading_a_written_tensor_runs_no_hooks_of_the_user() -> None:
+    unpacked = []
+
+    def unpack(tensor: torch.Tensor) -> torch.Tensor:
+        unpacked.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack):
+        y = torch.ones(2, requires_grad=True).exp()
+    assert y.grad_fn is not None
+    assert overwritten(y.grad_fn) == []
+    assert unpacked == []

@@ -30,6 +30,8 @@ def test_public_names_have_an_example_and_say_what_they_raise() -> None:
         "step",
         "explain",
         "find_nonfinite",
+        "ledger",
+        "why",
         "assert_reaches",
         "assert_no_cut",
         "assert_finite",

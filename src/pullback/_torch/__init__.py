@@ -4,6 +4,16 @@
 functions below answer "unknown" and the caller says less; they never guess.
 """
 
+from .errors import EngineArguments as EngineArguments
+from .errors import Overwritten as Overwritten
+from .errors import TracedFrame as TracedFrame
+from .errors import engine_arguments as engine_arguments
+from .errors import overwritten as overwritten
+from .errors import refused_parameters as refused_parameters
+from .errors import saved_tensors_kept as saved_tensors_kept
+from .errors import traced_frames as traced_frames
+from .files import is_detour as is_detour
+from .files import is_installed_file as is_installed_file
 from .files import is_library_file as is_library_file
 from .files import is_own_file as is_own_file
 from .files import is_scaling as is_scaling
@@ -16,8 +26,10 @@ from .nodes import custom_function as custom_function
 from .nodes import derivatives_yaml as derivatives_yaml
 from .nodes import freed_tensor as freed_tensor
 from .nodes import graph_task as graph_task
+from .nodes import handed_to_hooks as handed_to_hooks
 from .nodes import handle_hooks as handle_hooks
 from .nodes import hook_name as hook_name
+from .nodes import is_view as is_view
 from .nodes import leaf_of as leaf_of
 from .nodes import next_sequence_number as next_sequence_number
 from .nodes import node_name as node_name
@@ -52,7 +64,9 @@ from .transforms import plain_autograd_sees_everything as plain_autograd_sees_ev
 from .transforms import plain_copy as plain_copy
 from .transforms import plain_sample as plain_sample
 from .transforms import running_transform as running_transform
+from .transforms import top_function_mode as top_function_mode
 from .watched import Watched as Watched
+from .watched import computed_tensors as computed_tensors
 from .watched import frozen_objects as frozen_objects
 from .watched import untouched as untouched
 from .watched import watched_tensors as watched_tensors

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, FrameType
 
@@ -11,6 +13,9 @@ import torch
 from torch.amp import GradScaler
 
 _TORCH_ROOT = str(Path(torch.__file__).parent) + os.sep
+_STANDARD_ROOT = sysconfig.get_path("stdlib") + os.sep
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_OVERRIDES = _TORCH_ROOT + "overrides.py"
 _PACKAGE_ROOT = str(Path(__file__).parent.parent) + os.sep
 # Programs that pullback ships to be read and run stand where a user's program would.
 _USER_SIDE = tuple(_PACKAGE_ROOT + folder + os.sep for folder in ("demo", "lessons"))
@@ -21,6 +26,11 @@ def is_library_file(filename: str) -> bool:
     if filename.startswith(_USER_SIDE):
         return False
     return filename.startswith((_TORCH_ROOT, _PACKAGE_ROOT, "<frozen"))
+
+
+def is_installed_file(filename: str) -> bool:
+    """Whether a code object came with Python or with an installed package."""
+    return filename.startswith(_STANDARD_ROOT) or any(f in filename for f in _INSTALLED)
 
 
 def is_own_file(filename: str) -> bool:
@@ -46,6 +56,17 @@ def runs_a_formula() -> bool:
             return code.co_name == "_engine_run_backward"
         frame = frame.f_back
     return True
+
+
+def is_detour(filename: str, then: Sequence[str]) -> bool:
+    """Whether a frame is there only because a function mode of pullback's is on.
+
+    ``then`` is the file of the frame that it called, if any: a function of torch's that finds a
+    mode hands itself to ``torch/overrides.py``, which hands it to the mode.
+    """
+    if is_own_file(filename) or filename == _OVERRIDES:
+        return True
+    return filename.startswith(_TORCH_ROOT) and list(then) == [_OVERRIDES]
 
 
 def is_scaling(code: CodeType) -> bool:

@@ -36,6 +36,12 @@ def saved_tensors(node: Node) -> tuple[str, ...]:
     return tuple(found)
 
 
+def handed_to_hooks(saved: Any) -> bool:
+    """Whether a saved tensor was packed by hooks of the user's or of a checkpoint: reading it
+    would run them."""
+    return getattr(saved, "unpack_hook", None) is not None
+
+
 def next_sequence_number() -> int:
     """The number that the next autograd node made by this thread will carry."""
     return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
@@ -113,6 +119,11 @@ def running_node() -> RunningNode | None:
 def version_of(tensor: Tensor) -> int:
     """How often ``tensor`` was written in place; inference tensors do not count."""
     return 0 if tensor.is_inference() else tensor._version
+
+
+def is_view(tensor: Tensor) -> bool:
+    """Whether a tensor looks at the memory of another, so that writing to it writes there."""
+    return tensor._is_view()
 
 
 def hook_name(hook: Callable[..., Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
 
 
 def running_transform() -> str | None:
@@ -106,6 +107,12 @@ def load_forward_mode() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         with forward_ad.dual_level():
             forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
+
+
+def top_function_mode() -> TorchFunctionMode | None:
+    """The mode that sees a torch call of this thread first."""
+    depth = torch._C._len_torch_function_stack()
+    return torch._C._get_function_stack_at(depth - 1) if depth else None
 
 
 def function_modes_off() -> AbstractContextManager[None]:

@@ -109,3 +109,8 @@ def untouched(nodes: Container[Node]) -> Iterator[Watched]:
         for tensor, grad in watched.retaining:
             if tensor.grad is not grad:
                 tensor.grad = grad
+
+
+def computed_tensors() -> list[Tensor]:
+    """Every tensor in Python's reach that has a graph behind it."""
+    return [t for t in _live_tensors() if _attribute(t, "grad_fn") is not None]

@@ -16,9 +16,15 @@ from .entries import EMPTYING, Entry
 class Account:
     """All writers of the ``.grad`` of one tensor, in order; the latest ``limit`` are kept.
 
+    - ``name``: what the ledger calls the tensor. ``tensor()``: the tensor; None once it is gone.
+    - ``entries``: every `Entry` that is kept. ``counts``: how many there were of each kind.
+    - ``since_empty``: those that made ``.grad`` what it is: the latest that emptied or replaced it,
+      and all after it. ``deposits_since_empty``: the number of deposits among them.
+    - ``had_grad_at_start``: whether ``.grad`` was there when the block began.
+
     What ``.grad`` was after the last entry is remembered by identity and version (and by content,
     where its memory was handed out or all contents are asked for), so that a change which has no
-    entry shows at the next one.
+    entry shows at the next one. ``reused`` counts deposits that were added to what a step had used.
     """
 
     def __init__(self, name: str, tensor: Tensor, limit: int, contents: bool) -> None:
@@ -32,7 +38,14 @@ class Account:
         self._known: tuple[ref[Tensor] | None, int] = (None, 0)
         self._known_content: int | None = None
         self.had_grad_at_start = False
+        self.reused = 0
+        self.first_reuse: Entry | None = None
+        self._was_used = False
         self.norm: float | None = None
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{many} {kind}" for kind, many in self.counts.items())
+        return f"<Account of {self.name}: {kinds or 'no entries'}>"
 
     def open(self) -> None:
         grad = self.grad()
@@ -55,6 +68,13 @@ class Account:
         if entry.kind in EMPTYING:
             self.since_empty.clear()
             self.deposits_since_empty = 0
+            self._was_used = False
+        elif entry.kind == "read":
+            self._was_used = True
+        elif entry.kind == "deposit" and self._was_used:
+            self.reused += 1
+            self.first_reuse = self.first_reuse or entry
+            self._was_used = False
         self.since_empty.append(entry)
         self.deposits_since_empty += entry.kind == "deposit"
 
@@ -72,6 +92,11 @@ class Account:
     def is_empty(self) -> bool:
         """Whether ``.grad`` was None after the last entry."""
         return self._known[0] is None
+
+    def left(self, value: Tensor | None) -> bool:
+        """Whether ``value`` is the tensor that ``.grad`` was after the last entry."""
+        weak = self._known[0]
+        return value is not None and weak is not None and weak() is value
 
     def was_written(self) -> bool:
         """Whether autograd heard of a write since the last entry."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import _torch
 from .accounts import Account, norm_of
 from .deposits import DepositHooks
-from .enginecalls import EngineCall
+from .enginecalls import Asked, EngineCall
 from .entries import Entry, place_text
 from .events import UserCall
 from .sites import Site, call_at, site
@@ -20,11 +22,29 @@ from .sites import Site, call_at, site
 _KEPT_CALLS = 1000
 
 
+class Watched(NamedTuple):
+    """An account, and who keeps it."""
+
+    account: Account
+    keeper: Bookkeeper
+
+
+_watched: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def watched_by(tensor: Tensor) -> Watched | None:
+    """The account of ``tensor`` in the ledger that watched it last."""
+    found: Watched | None = _watched.get(tensor)
+    return found
+
+
 class Bookkeeper:
     """The `Listener` of one ledger."""
 
     def __init__(self, named: Mapping[str, Tensor], contents: bool, limit: int) -> None:
         self.accounts = [Account(n, t, limit, contents) for n, t in named.items()]
+        self.limit = limit
+        self.calls_seen = 0
         self.calls: deque[EngineCall] = deque(maxlen=_KEPT_CALLS)
         self._numbers = itertools.count(1)
         pairs = zip(named.values(), self.accounts, strict=True)
@@ -39,9 +59,15 @@ class Bookkeeper:
     def open(self) -> None:
         with _torch.function_modes_off():
             for account in self.accounts:
-                account.open()
-                self._watch(account)
-                self._locate(account, account.grad())
+                self._open(account)
+
+    def _open(self, account: Account) -> None:
+        account.open()
+        self._watch(account)
+        self._locate(account, account.grad())
+        tensor = account.tensor()
+        if tensor is not None:
+            _watched[tensor] = Watched(account, self)
 
     def close(self, call: UserCall) -> None:
         self.audit(call)
@@ -142,8 +168,9 @@ class Bookkeeper:
     def _engine_place(self) -> UserCall:
         return self._running[-1].call if self._running else call_at(site(), "backward")
 
-    def engine_begins(self, call: EngineCall) -> None:
+    def engine_begins(self, call: EngineCall, asked: Asked) -> None:
         self._running.append(call)
+        self.calls_seen += 1
         self.calls.append(call)
         for account in self.accounts:
             self._settle(account, call.call)
@@ -167,6 +194,8 @@ class Bookkeeper:
     def grad_was_set(self, owner: Tensor, value: Tensor | None, where: Site) -> None:
         account = self._account_of(owner)
         if account is None or (value is None and account.is_empty):
+            return
+        if account.left(value):  # the second half of `x.grad /= 4`
             return
         call = call_at(where, _entered(where, "grad = None" if value is None else "grad = ..."))
         self._add(account, "none" if value is None else "set", call)

@@ -26,7 +26,8 @@ def page_of(
     """Tensors with the same story are told together."""
     blocks: list[draw.Block] = []
     if unlogged:
-        text = f"Out of balance: {times(len(unlogged), 'change')} of .grad without an entry."
+        many = times(len(unlogged), "change")
+        text = f"Out of balance: {many} of .grad that nobody was seen to make."
         blocks.append(draw.Sentence(text, tuple((e.tensor, e.note) for e in unlogged[:8])))
     else:
         total = sum(sum(a.counts.values()) for a in accounts)
@@ -86,10 +87,10 @@ def why_never(tensor: Tensor, calls: Sequence[EngineCall]) -> str:
     left_out = [call for call in writing if not call.asked_for(tensor)]
     if len(left_out) == len(writing):
         return f"inputs= of {by_words(left_out[-1].call)} left it out"
-    return (
-        f"none of the {times(len(writing), 'backward')} reached it (pb.why, with the output, says "
-        f"where it was cut off)"
-    )
+    none = "the backward that ran did not reach it"
+    if len(writing) > 1:
+        none = f"none of the {times(len(writing), 'backward')} that ran reached it"
+    return f"{none} (pb.why, with the output, says why)"
 
 
 def _what_it_holds(account: Account) -> str:
@@ -104,7 +105,9 @@ def _what_it_holds(account: Account) -> str:
         return f".grad holds {what}, by {start}; nothing was added since."
     text = f".grad holds {times(total, 'deposit')} since {start}: {_places(deposits)}."
     if total > 1:
-        text += " Nothing emptied it in between, so it is their sum"
+        text += " Nothing emptied it in between"
+        if not _others(account):
+            text += ", so it is their sum"
         amounts = {entry.amount for entry in deposits}
         if len(amounts) == 1 and None not in amounts and len(deposits) == total:
             text += f"; each has norm {number(amounts.pop() or 0.0)}"
@@ -116,15 +119,17 @@ def _what_it_holds(account: Account) -> str:
 
 def _what_else(account: Account) -> list[str]:
     """What happened to it besides deposits."""
-    latest = {e.kind: e for e in account.since_empty if e.kind in _TOLD_KINDS}
+    latest = {entry.kind: entry for entry in _others(account)}
     kinds = Counter(e.kind for e in account.since_empty)
+    last_deposit = max((e.number for e in account.since_empty if e.kind == "deposit"), default=0)
     sentences = []
     for entry in sorted(latest.values(), key=lambda e: e.number):
+        when = "Then" if entry.number > last_deposit else "Before the last deposit"
         more = f" ({kinds[entry.kind]} times)" if kinds[entry.kind] > 1 else ""
         behind = " behind autograd's back" if entry.behind else ""
         by = "" if entry.kind == "unlogged" else f", by {by_words(entry.call)}"
         note = f": {entry.note}" if entry.note else ""
-        sentences.append(f"Then {KINDS[entry.kind]}{behind}{more}{by}{note}.")
+        sentences.append(f"{when} {KINDS[entry.kind]}{behind}{more}{by}{note}.")
     scale = next(
         (e.engine_call.scale for e in account.since_empty if e.engine_call is not None), None
     )
@@ -134,6 +139,11 @@ def _what_else(account: Account) -> list[str]:
             f"divided out: scaler.unscale_(optimizer) does that."
         )
     return sentences
+
+
+def _others(account: Account) -> list[Entry]:
+    """What else than deposits made ``.grad`` what it is."""
+    return [entry for entry in account.since_empty if entry.kind in _TOLD_KINDS]
 
 
 def _latest(account: Account, kinds: Iterable[str]) -> Entry | None:

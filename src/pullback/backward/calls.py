@@ -32,6 +32,7 @@ class _Thread(threading.local):
         self.blocks = 0
         self.listeners: list[Listener] = []
         self.steps: Steps | None = None
+        self.paused = False
 
 
 _thread = _Thread()
@@ -42,7 +43,7 @@ def begin_block(listener: Listener | None = None) -> None:
     if listener is not None:
         _thread.listeners.append(listener)
     if _thread.mode is None:
-        _thread.steps = Steps(_thread.listeners)
+        _thread.steps = Steps(_thread.listeners, _pause, resume)
         _thread.mode = CallMode()
         _thread.mode.__enter__()  # type: ignore[no-untyped-call]
     _thread.blocks += 1
@@ -53,10 +54,27 @@ def end_block(listener: Listener | None = None) -> None:
         _thread.listeners.remove(listener)
     _thread.blocks -= 1
     if _thread.blocks == 0 and _thread.mode is not None:
+        resume()
         mode, _thread.mode = _thread.mode, None
         mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         if _thread.steps is not None:
             _thread.steps.stop()
+
+
+def _pause() -> None:
+    """What an optimizer computes on the way to new parameters goes nowhere else, and is a large
+    part of all calls: they are left alone, where no mode of somebody else lies on top."""
+    mode = _thread.mode
+    if mode is not None and not _thread.paused and _torch.top_function_mode() is mode:
+        mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        _thread.paused = True
+
+
+def resume() -> None:
+    """After a step; or where a step has raised, and was never seen to end."""
+    if _thread.mode is not None and _thread.paused:
+        _thread.paused = False
+        _thread.mode.__enter__()  # type: ignore[no-untyped-call]
 
 
 class CallMode(TorchFunctionMode):
@@ -67,8 +85,6 @@ class CallMode(TorchFunctionMode):
         args: Args = (),
         kwargs: Kwargs | None = None,
     ) -> Any:
-        if _thread.steps is not None and _thread.steps.running and func not in _ENGINE:
-            return func(*args, **(kwargs or {}))
         handler = _handlers.get(func)
         if handler is None:
             handler = _handlers.setdefault(func, _handler_for(func))
@@ -81,7 +97,7 @@ def _pass_on(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 
 def _compute(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """A call that may make nodes, or values without a graph."""
-    if kwargs and "out" in kwargs:
+    if kwargs and ("out" in kwargs or kwargs.get("inplace") is True):
         return _write(func, args, kwargs)
     before = _torch.next_sequence_number()
     result = func(*args, **kwargs)
@@ -140,23 +156,22 @@ def _carry_on(call: UserCall, targets: list[Tensor], written: Args) -> None:
 
 
 def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
-    if _thread.steps is not None:
-        _thread.steps.running = False
-    call = enginecalls.begin(func, args, kwargs, call_at(site(3), function_name(func)))
+    place = call_at(site(3), function_name(func))
+    call, asked = enginecalls.begin(func, args, kwargs, place)
     for listener in _thread.listeners:
-        listener.engine_begins(call)
-    failure: BaseException | None = None
+        listener.engine_begins(call, asked)
+    del asked
     before = _torch.next_sequence_number()
     try:
         result = func(*args, **kwargs)
+        enginecalls.end(call)
         if call.create_graph:
             note_nodes(before, func, result, args, kwargs)
         return result
-    except BaseException as error:
-        failure = error
+    except BaseException as error:  # kept in no variable: it would hold this frame, and the graph
+        enginecalls.end(call, error)
         raise
     finally:
-        enginecalls.end(call, failure)
         for listener in _thread.listeners:
             listener.engine_ended(call)
 

@@ -38,10 +38,9 @@ def at(call: UserCall) -> str:
 def fix_of_cut(cut: Cut) -> str:
     code = cut.call.code
     if cut.reason == "detach":
-        plain = code.replace(".detach()", "")
-        return f"Leave the detach out:\n    {plain}"
+        return _leave_out("the detach", code, code.replace(".detach()", ""))
     if cut.reason == "data":
-        return f"Leave .data out:\n    {code.removesuffix('.data')}"
+        return _leave_out(".data", code, code.removesuffix(".data"))
     if cut.reason in ("no_grad", "inference_mode"):
         return f"Move it out of the {cut.reason} block:\n    {code}"
     if cut.reason == "read":
@@ -50,3 +49,9 @@ def fix_of_cut(cut: Cut) -> str:
         "Use an operation with a derivative in its place (a soft version of an index or a "
         "comparison, a weight instead of a mask)."
     )
+
+
+def _leave_out(what: str, code: str, without: str) -> str:
+    if without == code:  # detach_(), torch.detach(x)
+        return f"Leave {what} out of\n    {code}"
+    return f"Leave {what} out; in place of {code} write\n    {without}"

@@ -6,16 +6,17 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
 from torch import Tensor
 
 from .. import _torch
+from .cuts import cuts_of
 from .events import UserCall
 from .meanings import Meaning, meaning_of
-from .origins import AnyOrigin, Origin, origin_of_tensor
+from .origins import AnyOrigin, Cut, Origin, origin_of_tensor
 from .passlog import OF_OUTPUTS
 
 _KEPT_CALLS = 16
@@ -31,6 +32,7 @@ class Root:
     call: UserCall | None
     cotangent: Meaning | None
     weak_origin: ref[AnyOrigin] | None
+    cuts: tuple[Cut, ...] = ()
 
     @property
     def origin(self) -> AnyOrigin | None:
@@ -42,7 +44,8 @@ class Root:
 class EngineCall:
     """``backward`` or ``autograd.grad``, once. ``error`` is the first line of what it raised.
 
-    ``scale`` is the factor of a GradScaler that the outputs were multiplied with.
+    ``scale`` is the factor of a GradScaler that the outputs were multiplied with. Nodes that its
+    thread made since are numbered ``began`` or later.
     """
 
     number: int
@@ -55,6 +58,7 @@ class EngineCall:
     scale: float | None = None
     running: bool = True
     error: str = ""
+    began: int = 0
 
     @property
     def writes(self) -> bool:
@@ -63,6 +67,13 @@ class EngineCall:
 
     def asked_for(self, tensor: Tensor) -> bool:
         return self.inputs is None or any(each() is tensor for each in self.inputs)
+
+
+class Asked(NamedTuple):
+    """The tensors of one call, while it is made."""
+
+    outputs: Sequence[Tensor]
+    cotangents: Sequence[Tensor | None]
 
 
 _log: deque[tuple[EngineCall, list[AnyOrigin | None]]] = deque(maxlen=_KEPT_CALLS)
@@ -89,14 +100,15 @@ _KEYWORDS = {
 
 def begin(
     func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], call: UserCall
-) -> EngineCall:
+) -> tuple[EngineCall, Asked]:
     """Log a call of ``Tensor.backward``, ``torch.autograd.backward`` or ``torch.autograd.grad``."""
     which = "grad" if func is torch.autograd.grad else "backward"
     names = _PARAMETERS["method" if func is Tensor.backward else which]
     asked = dict(zip(names, args, strict=False))
     asked.update((_KEYWORDS.get(name, name), value) for name, value in kwargs.items())
     outputs = [t for t in _listed(asked.get("outputs")) if isinstance(t, Tensor)]
-    cotangents = _listed(asked.get("cotangents"))
+    given = _listed(asked.get("cotangents"))
+    cotangents = [given[k] if k < len(given) else None for k in range(len(outputs))]
     inputs = asked.get("inputs")
     retain = asked.get("retain_graph")
     create = bool(asked.get("create_graph"))
@@ -105,16 +117,16 @@ def begin(
         which,
         call,
         tuple(
-            _root(output, cotangents[k] if k < len(cotangents) else None)
-            for k, output in enumerate(outputs)
+            _root(output, cotangent) for output, cotangent in zip(outputs, cotangents, strict=True)
         ),
         create if retain is None else bool(retain),
         create,
         None if inputs is None else tuple(ref(t) for t in _listed(inputs) if isinstance(t, Tensor)),
         next((s for s in map(scale_of, outputs) if s is not None), None),
+        began=_torch.next_sequence_number(),
     )
     _log.append((begun, [root.origin for root in begun.roots]))
-    return begun
+    return begun, Asked(outputs, cotangents)
 
 
 def end(call: EngineCall, error: BaseException | None = None) -> None:
@@ -134,7 +146,7 @@ def _root(output: Tensor, cotangent: Any) -> Root:
     if isinstance(cotangent, Tensor) and 0 < cotangent.numel() <= OF_OUTPUTS:
         meaning = _meaning(cotangent)
     if not output.requires_grad or _torch.is_transform_tensor(output):
-        return Root(tuple(output.shape), None, meaning, None)
+        return Root(tuple(output.shape), None, meaning, None, cuts_of(output))
     origin = origin_of_tensor(output)
     made_by = origin.call if isinstance(origin, Origin) else None
     return Root(tuple(output.shape), made_by, meaning, ref(origin))

@@ -55,7 +55,11 @@ def port_of(tensor: Tensor) -> Port:
 
 def walk(outputs: Sequence[Tensor]) -> Graph:
     """The graph behind ``outputs``, each of which requires a gradient."""
-    roots = tuple(map(port_of, outputs))
+    return walk_from([port_of(output) for output in outputs])
+
+
+def walk_from(roots: Sequence[Port]) -> Graph:
+    """The graph behind some ports."""
     children: dict[Node, tuple[Port | None, ...]] = {}
     stack = [root.node for root in reversed(roots)]
     while stack:
@@ -68,4 +72,4 @@ def walk(outputs: Sequence[Tensor]) -> Graph:
         children[node] = ports
         stack.extend(p.node for p in reversed(ports) if p is not None and p.node not in children)
     latch_all(children)
-    return Graph(roots, children)
+    return Graph(tuple(roots), children)

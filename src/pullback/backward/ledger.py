@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import _checks, draw
 from .._names import CallerNames
@@ -22,7 +20,6 @@ from .provenance import note_parameters, parameter_name, trace
 from .sites import call_at, site
 
 _CALLER = "pb.ledger"
-_accounts: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def ledger(
@@ -88,17 +85,6 @@ def _named(given: Tree | nn.Module | Iterable[Tensor]) -> dict[str, Tensor]:
     return found
 
 
-class Watched(NamedTuple):
-    account: Account
-    book: Ledger
-
-
-def watched_by(tensor: Tensor) -> Watched | None:
-    """The account of ``tensor`` in the ledger that watched it last."""
-    found: Watched | None = _accounts.get(tensor)
-    return found
-
-
 class Ledger:
     """Every writer of ``.grad`` of some tensors, in order; made by ``pb.ledger``.
 
@@ -120,8 +106,6 @@ class Ledger:
         self._is_open = True
         self._trace.__enter__()
         self._keeper.open()
-        for account, tensor in zip(self.accounts, self._named.values(), strict=True):
-            _accounts[tensor] = Watched(account, self)
         calls.begin_block(self._keeper)
         return self
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .enginecalls import EngineCall
+from .enginecalls import Asked, EngineCall
 from .events import UserCall
 from .sites import Site
 
@@ -15,7 +15,7 @@ from .sites import Site
 class Listener(Protocol):
     """What somebody who keeps an account of ``.grad`` is told, in the thread where it happens."""
 
-    def engine_begins(self, call: EngineCall) -> None: ...
+    def engine_begins(self, call: EngineCall, asked: Asked) -> None: ...
     def engine_ended(self, call: EngineCall) -> None: ...
     def grad_was_none(self, owner: Tensor, where: Site) -> None: ...
     def grad_was_set(self, owner: Tensor, value: Tensor | None, where: Site) -> None: ...

@@ -19,13 +19,15 @@ class Mutation:
     """One write in place: the version before and after, and the call.
 
     ``behind`` says that the tensor through which it was written counts its own versions, as
-    ``x.data`` does: autograd did not hear of the write.
+    ``x.data`` does: autograd did not hear of the write. ``view`` says that it was a view of other
+    memory, so that whoever wrote may have meant to write there.
     """
 
     before: int
     after: int
     call: UserCall
     behind: bool = False
+    view: bool = False
 
 
 class _Writes:
@@ -41,15 +43,17 @@ _log: OrderedDict[int, _Writes] = OrderedDict()
 
 def note(tensor: Tensor, before: int, call: UserCall, *, behind: bool = False) -> None:
     """``call`` has written to ``tensor``, whose version was ``before``."""
-    number = _torch.storage_number(tensor)
-    if number is None:
+    number, after = _torch.storage_number(tensor), _torch.version_of(tensor)
+    if number is None or (after == before and not behind):
         return
     found = _log.get(number)
     if found is None or found.key.freed:
         found = _log[number] = _Writes(_torch.StorageKey(tensor))
         if len(_log) > _MOST_MEMORIES:
             _log.popitem(last=False)
-    found.writes.append(Mutation(before, _torch.version_of(tensor), call, behind))
+    found.writes.append(
+        Mutation(before, _torch.version_of(tensor), call, behind, _torch.is_view(tensor))
+    )
 
 
 def mutations_of(tensor: Tensor) -> tuple[Mutation, ...]:

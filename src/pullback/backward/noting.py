@@ -20,6 +20,10 @@ Args = Sequence[Any]
 Kwargs = Mapping[str, Any]
 
 
+# Called with every node that a traced call made.
+on_new_node: list[Callable[[Node], None]] = []
+
+
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """The tensors in what a torch call takes or returns: a few levels of tuples and lists."""
     if isinstance(value, Tensor):
@@ -40,6 +44,8 @@ def note_nodes(
     # A node is younger than those below it.
     for node in sorted(made, key=_torch.sequence_number) if len(made) > 1 else made:
         note_origin(node, call, made[node])
+        for told in on_new_node:
+            told(node)
     if values and values[0].grad_fn in made:
         if cuts.any_noted():
             _note_cuts_behind(values[0].grad_fn, (args, tuple(kwargs.values())))

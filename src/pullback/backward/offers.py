@@ -10,7 +10,7 @@ from torch.autograd.graph import GradientEdge
 
 from .. import _checks, _torch
 from .._checks import Leaves, Offer
-from .._names import CallerNames
+from .._names import Names
 from ..draw.numbers import number, shape
 from .events import Key
 from .graph import walk
@@ -20,9 +20,14 @@ from .targets import find_targets
 _SHOWN_LEAVES = 4
 
 
-def refuse_missing(caller: str, out: Leaves, position: int, names: CallerNames) -> NoReturn:
+def refuse_missing(caller: str, out: Leaves, position: int, names: Names) -> NoReturn:
     """Refuse output ``position``, showing what ones, their mean and one row would have given."""
     name, output = out.names[position], out.tensors[position]
+    _checks.no_cotangent(caller, name, output, offers_for(name, output, names))
+
+
+def offers_for(name: str, output: Tensor, names: Names) -> list[Offer]:
+    """Ones, their mean and one row, each with what it would give."""
     index = (0,) * output.ndim
     ones, one_hot = torch.ones_like(output), torch.zeros_like(output)
     if output.numel():
@@ -40,15 +45,10 @@ def refuse_missing(caller: str, out: Leaves, position: int, names: CallerNames) 
             one_hot,
         ),
     ]
-    _checks.no_cotangent(
-        caller,
-        name,
-        output,
-        [Offer(code, meaning, _preview(output, v, names)) for code, meaning, v in choices],
-    )
+    return [Offer(code, meaning, _preview(output, v, names)) for code, meaning, v in choices]
 
 
-def _preview(output: Tensor, cotangent: Tensor, names: CallerNames) -> tuple[str, ...]:
+def _preview(output: Tensor, cotangent: Tensor, names: Names) -> tuple[str, ...]:
     """A line per leaf on what ``cotangent`` would give; nothing where a look is not possible."""
     graph = walk([output])
     targets = find_targets("", graph, None, names).items

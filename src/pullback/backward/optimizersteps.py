@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -22,8 +22,14 @@ from .sites import call_at, site
 class Steps:
     """Steps of optimizers in the thread that made this, from their beginnings to their ends."""
 
-    def __init__(self, listeners: Sequence[Listener]) -> None:
-        self.running = False
+    def __init__(
+        self,
+        listeners: Sequence[Listener],
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+    ) -> None:
+        self._pause = pause
+        self._resume = resume
         self._listeners = listeners
         self._thread = threading.get_ident()
         self._versions: list[tuple[Tensor, int]] = []
@@ -33,7 +39,6 @@ class Steps:
         )
 
     def stop(self) -> None:
-        self.running = False
         for handle in self._handles:
             handle.remove()
 
@@ -47,12 +52,13 @@ class Steps:
             for listener in self._listeners:
                 listener.step_begins(optimizer, call)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        self.running = closure is None  # a closure is the user's own forward and backward
+        if closure is None:  # a closure is the user's own forward and backward
+            self._pause()
 
     def _end(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if threading.get_ident() != self._thread:
             return
-        self.running = False
+        self._resume()
         with _torch.function_modes_off():
             call = call_at(site(), f"{type(optimizer).__name__}.step")
             for parameter, before in self._versions:

@@ -77,6 +77,8 @@ class Cut:
         return self.place, 0 if leaf is None else id(leaf)
 
 
+# Called with every leaf that a graph is first seen to be made of.
+on_new_leaf: list[Callable[[Tensor], None]] = []
 AnyOrigin: TypeAlias = Origin | LeafOrigin
 Place: TypeAlias = tuple[str, int, str, str]
 
@@ -126,6 +128,8 @@ def origin_of(node: Node) -> AnyOrigin:
             note_origin(top, None, children)
         else:
             _torch.notes_of(top)[_NOTE] = LeafOrigin(leaf)
+            for told in on_new_leaf:
+                told(leaf)
     found = noted_origin(node)
     assert found is not None
     return found
@@ -134,6 +138,15 @@ def origin_of(node: Node) -> AnyOrigin:
 def origin_of_tensor(tensor: Tensor) -> AnyOrigin:
     """Of a tensor that requires a gradient."""
     return LeafOrigin(tensor) if tensor.grad_fn is None else origin_of(tensor.grad_fn)
+
+
+def is_own_leaf(tensor: Tensor) -> bool:
+    """Whether a tensor is the leaf of a graph that is nothing but itself.
+
+    Setting ``loss.requires_grad = True`` makes one: its backward runs, deposits 1 in ``loss.grad``
+    and reaches no parameter.
+    """
+    return tensor.requires_grad and tensor.is_leaf
 
 
 def walk_to(target: AnyOrigin, start: AnyOrigin, seen: set[int]) -> tuple[bool, list[Cut]]:

@@ -71,11 +71,17 @@ class trace:  # noqa: N801 - used as a function: with pb.trace(): ...
             modules.forget()
         calls.end_block()
 
+    def parameters(self) -> list[Tensor]:
+        """Every parameter, still alive, of the modules that ran inside the block."""
+        found = {id(p): p for module in self._seen for p in module.parameters()}
+        return list(found.values())
+
     def _note_module(self, module: nn.Module, inputs: Any) -> None:
         if module not in self._seen:
             self._seen.add(module)
             note_parameters(module)
         modules.enter(module)
+        calls.resume()
 
 
 def _leave_module(module: nn.Module, inputs: Any, output: Any) -> None:

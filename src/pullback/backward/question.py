@@ -12,10 +12,10 @@ from .. import _checks
 from .._checks import Leaves
 from .._errors import GraphError, UnsupportedError
 from .accounts import Account
+from .bookkeeper import watched_by
 from .cuts import cuts_of, path_of_cuts, reads_of
 from .enginecalls import EngineCall, latest_calls
 from .graph import Graph, walk
-from .ledger import watched_by
 from .origins import AnyOrigin, Cut, LeafOrigin, Origin, noted_origin, reaches
 from .outcome import Job
 from .record import BackwardRecord
@@ -40,7 +40,7 @@ class Question:
     def about(cls, caller: str, name: str, tensor: Tensor, out: Leaves | None) -> Question:
         found = watched_by(tensor)
         if found is not None:
-            return cls(caller, name, tensor, out, found.account, found.book.calls, watched=True)
+            return cls(caller, name, tensor, out, found.account, found.keeper.calls, watched=True)
         asked = cls(caller, name, tensor, out)
         asked.calls = [call for call in latest_calls() if asked.concerns(call)]
         return asked
@@ -77,6 +77,16 @@ class Question:
         out = self.differentiable
         return None if out is None else walk(out.tensors)
 
+    def calls_that_reach(self) -> list[EngineCall]:
+        """The engine calls whose outputs came from the tensor, as far as is known."""
+        target = self.origin()
+        return [
+            call
+            for call in self.calls
+            if any(root.origin is None or reaches(root.origin, target) for root in call.roots)
+            and not any(root.cuts for root in call.roots)
+        ]
+
     def origin(self) -> AnyOrigin:
         if self.tensor.grad_fn is None:
             return LeafOrigin(self.tensor)
@@ -96,6 +106,7 @@ class Question:
             return origins, cuts
         for call in self.calls:
             origins.extend(root.origin for root in call.roots if root.origin is not None)
+            cuts.extend(each for root in call.roots for each in root.cuts)
         return origins, cuts
 
     def cuts_on_the_way(self) -> list[Cut] | None:

@@ -46,10 +46,16 @@ def call_at(found: Site, function: str) -> UserCall:
     """``function`` as called at a site, in the module that is running."""
     if found.frame is None:
         return UserCall(function, "", 0, "", modules.current())
-    code = found.frame.f_code
-    line, text = _expression(code, found.frame.f_lasti)
-    line = line or found.frame.f_lineno
-    return UserCall(function, code.co_filename, line, text, modules.current())
+    frame = found.frame
+    return call_in(frame.f_code, frame.f_lasti, frame.f_lineno, function, modules.current())
+
+
+def call_in(
+    code: CodeType, instruction: int, line: int, function: str = "", module: str = ""
+) -> UserCall:
+    """The call at an instruction of ``code``, which stands at ``line`` if its place is unknown."""
+    at, text = _expression(code, instruction)
+    return UserCall(function, code.co_filename, at or line, text, module)
 
 
 def function_name(func: Callable[..., Any]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from .. import _checks
-from .._names import CallerNames
+from .._names import Names
 from .._trees import Tree
 from .events import Key, Leaf
 from .graph import Graph, Port, port_of
@@ -48,7 +48,7 @@ class Targets:
         return [item.port for item in self.items if item.port is not None]
 
 
-def find_targets(caller: str, graph: Graph, inputs: Tree, names: CallerNames) -> Targets:
+def find_targets(caller: str, graph: Graph, inputs: Tree, names: Names) -> Targets:
     if inputs is None:
         leaves = graph.leaves()
         keys = _keys([tensor for _, tensor in leaves], names)
@@ -88,7 +88,7 @@ def _has_grad(tensor: Tensor) -> bool:
     return (tensor.is_leaf or tensor.retains_grad) and tensor.grad is not None
 
 
-def named_inputs(caller: str, inputs: Tree, names: CallerNames) -> dict[Key, Tensor]:
+def named_inputs(caller: str, inputs: Tree, names: Names) -> dict[Key, Tensor]:
     """``inputs`` as the user may write them, checked: name, or position, to tensor."""
     if isinstance(inputs, nn.Module):
         inputs = {name: p for name, p in inputs.named_parameters() if p.requires_grad}
@@ -100,7 +100,7 @@ def named_inputs(caller: str, inputs: Tree, names: CallerNames) -> dict[Key, Ten
     return dict(zip(keys, leaves.tensors, strict=True))
 
 
-def _keys(tensors: Sequence[Tensor], names: CallerNames) -> list[Key]:
+def _keys(tensors: Sequence[Tensor], names: Names) -> list[Key]:
     return _distinct([names.of(tensor) or parameter_name(tensor) for tensor in tensors])
 
 

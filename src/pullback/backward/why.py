@@ -9,7 +9,7 @@ from .. import _checks, _torch
 from .._checks import Leaves
 from .._names import CallerNames
 from .._trees import Tree
-from .ledger import watched_by
+from .bookkeeper import watched_by
 from .provenance import parameter_name
 from .question import Question
 from .verdict import Verdict
@@ -26,28 +26,30 @@ def why(tensor: Tensor, outputs: Tree = None) -> Verdict:
     their graph; a forward run inside ``with pb.trace()`` lets it name the line where a gradient was
     cut off; a program run inside ``with pb.ledger(...)`` lets it say who wrote and who emptied.
 
+    Codes of a ``.grad`` that is None, in the order in which they are asked:
+
+    - ``integer_dtype``, ``inference_mode``, ``no_grad``, ``cut``, ``frozen``,
+      ``no_requires_grad``: the tensor does not require a gradient;
+    - ``rebound``, ``non_leaf``: it was computed, and keeps none;
+    - ``zeroed_after``: it was written, and set to None since;
+    - ``backward_failed``, ``freed_graph``, ``autograd_grad``, ``inputs_left_out``: the engine was
+      not asked, or failed;
+    - ``cut``, ``different_object``, ``opaque``, ``not_reached``: no way leads there;
+    - ``function_returned_none``, ``undefined``: a way leads there, and nothing arrives;
+    - ``underflow``, ``structural_zero``, ``numeric_zero``: zeros would arrive;
+    - ``no_backward``, ``unknown``: nothing ran, or nothing more can be said.
+
+    Codes of one that is there: ``unlogged_write``, ``nonfinite``, ``zeroed_after``, ``underflow``,
+    ``structural_zero``, ``numeric_zero``, ``zero``, ``loss_scaled``, ``accumulated``, ``stale``,
+    ``arrived``.
+
     Args:
         tensor: any tensor.
         outputs: what the gradient was expected from: a tensor or a pytree of them. The gradients
             shown are those with cotangents of ones.
 
     Returns:
-        A `Verdict`. Its codes, in the order in which they are asked: for a ``.grad`` that is None
-
-        - ``integer_dtype``, ``inference_mode``, ``no_grad``, ``cut``, ``frozen``,
-          ``no_requires_grad``: the tensor does not require a gradient;
-        - ``rebound``, ``non_leaf``: it was computed, and keeps none;
-        - ``zeroed_after``: it was written, and set to None since;
-        - ``backward_failed``, ``freed_graph``, ``autograd_grad``, ``inputs_left_out``: the engine
-          was not asked, or failed;
-        - ``cut``, ``different_object``, ``opaque``, ``not_reached``: no way leads there;
-        - ``function_returned_none``, ``undefined``: a way leads there, and nothing arrives;
-        - ``underflow``, ``structural_zero``, ``numeric_zero``: zeros would arrive;
-        - ``no_backward``, ``unknown``: nothing ran, or nothing more can be said.
-
-        For one that is there: ``unlogged_write``, ``nonfinite``, ``zeroed_after``, ``underflow``,
-        ``structural_zero``, ``numeric_zero``, ``zero``, ``loss_scaled``, ``accumulated``,
-        ``stale``, ``arrived``.
+        A `Verdict`.
 
     Raises:
         TreeError: ``tensor`` or ``outputs`` is not a tensor.
@@ -86,5 +88,5 @@ def _outputs(outputs: Tree, names: CallerNames) -> Leaves | None:
 
 def _name(tensor: Tensor, names: CallerNames) -> str:
     watched = watched_by(tensor)
-    own = names.of(tensor) or names.first_argument() or parameter_name(tensor)
+    own = names.of(tensor) or names.first_argument(paths=True) or parameter_name(tensor)
     return own or ("the tensor" if watched is None else watched.account.name)

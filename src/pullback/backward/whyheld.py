@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from .stats import stats_of
 from .verdict import Evidence, Verdict
 
 _POWERS = (40, 100)
+_ZERO = re.compile(r": (at::)?zeros(_like)?\([^()]*\)$")  # the whole formula, not a part of it
 
 
 def of_held(question: Question, grad: Tensor) -> Verdict:
@@ -70,7 +73,7 @@ def _nonfinite(question: Question, grad: Tensor) -> Verdict | None:
         "nonfinite",
         f"{question.name}.grad holds {what} among {count(grad.numel())} entries.",
         (("nan", count(nan)), ("inf", count(inf))),
-        "Ask where the first of them was born, on the outputs before their backward:\n"
+        "Ask where the first of them was born, on the outputs while their graph is there:\n"
         "    print(pb.find_nonfinite(out))",
     )
 
@@ -118,9 +121,9 @@ def of_zero_deposit(question: Question) -> Verdict | None:
                 "Scale the output up before backward and divide the gradient afterwards "
                 "(torch.amp.GradScaler), or compute in a wider dtype.",
             )
-    node, formula = _where_zero_begins(seen)
+    node, formula, by_rule = _where_zero_begins(seen)
     place = "" if node is None else f", at {node}"
-    if formula and "zeros" in formula:
+    if by_rule:
         return Verdict(
             "structural_zero",
             f"The gradient of {name} is zero for every cotangent and every value: the derivative "
@@ -139,17 +142,27 @@ def of_zero_deposit(question: Question) -> Verdict | None:
     )
 
 
-def _where_zero_begins(seen: BackwardRecord) -> tuple[str | None, str]:
-    """The first node that received something other than zeros and sent only zeros."""
+def _where_zero_begins(seen: BackwardRecord) -> tuple[str | None, str, bool]:
+    """The first node that received something other than zeros and sent zeros towards the leaf,
+    its formula, and whether it is zero by rule: so it is only if it is at every such node."""
+    towards = {node.index for node in seen.nodes}
+    begins = []
     for node in seen.nodes:
         got = any(c is not None and c.stats.norm != 0 for c in node.upstream)
-        sent = [e.contribution for e in node.edges if e.contribution is not None]
-        if got and sent and all(c.stats.norm == 0 for c in sent):
-            formula = "; ".join(formulas_of(node.name))
-            call = node.call
-            place = f"{node.name}" if call is None else f"{node.name} ({by_words(call)})"
-            return place, formula
-    return None, ""
+        sent = [
+            e.contribution for e in node.edges if e.contribution is not None and e.target in towards
+        ]
+        if got and any(c.stats.norm == 0 for c in sent):
+            begins.append((node, formulas_of(node.name)))
+    if not begins:
+        return None, "", False
+    by_rule = all(lines and all(map(_ZERO.search, lines)) for _, lines in begins)
+    node, lines = next(
+        ((n, lines) for n, lines in begins if by_rule or not all(map(_ZERO.search, lines))),
+        begins[0],
+    )
+    place = node.name if node.call is None else f"{node.name} ({by_words(node.call)})"
+    return place, "; ".join(lines), by_rule
 
 
 def _loss_scaled(question: Question) -> Verdict | None:
@@ -191,8 +204,8 @@ def _accumulated(question: Question, grad: Tensor) -> Verdict | None:
         earlier = " on top of what was there when the ledger began" if before else ""
         return Verdict(
             "accumulated",
-            f"{name}.grad is the sum of {times(total, 'deposit')}{earlier}: backward adds to "
-            f".grad, and nothing emptied it in between ({', '.join(lines[-4:])}).",
+            f"{name}.grad holds {times(total, 'deposit')}{earlier}: backward adds to .grad, and "
+            f"nothing emptied it in between ({', '.join(lines[-4:])}).",
             tuple((f"deposit {e.number}", by_words(e.call)) for e in deposits[-6:]),
             fix,
         )

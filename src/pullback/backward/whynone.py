@@ -166,7 +166,7 @@ def _emptied(question: Question) -> Verdict | None:
 
 def _not_asked(question: Question) -> Verdict | None:
     """Backward ran, and was not asked to write here."""
-    name, calls = question.name, question.calls
+    name, calls = question.name, question.calls_that_reach()
     if not calls:
         return None
     last = calls[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from .. import _checks, _torch
 from .booktext import times
@@ -91,10 +92,16 @@ def _twin(question: Question, graph: Graph) -> Verdict | None:
     """Another leaf of the graph with the same memory or the same name."""
     name, tensor = question.name, question.tensor
     memory = _torch.storage_number(tensor)
+    telling = _tells_apart(tensor)
     for _, leaf in graph.leaves():
         same = leaf.shape == tensor.shape and leaf.dtype == tensor.dtype
-        shares = _torch.storage_number(leaf) == memory
-        if shares or (same and leaf.numel() > 1 and torch.equal(leaf.detach(), tensor.detach())):
+        shares = memory is not None and _torch.storage_number(leaf) == memory
+        if shares or (
+            same
+            and leaf.layout is tensor.layout
+            and telling
+            and torch.equal(leaf.detach(), tensor.detach())
+        ):
             how = "shares its memory" if shares else "holds equal values"
             return Verdict(
                 "different_object",
@@ -109,6 +116,14 @@ def _twin(question: Question, graph: Graph) -> Verdict | None:
                 "model built earlier).",
             )
     return None
+
+
+def _tells_apart(tensor: Tensor) -> bool:
+    """Whether equal entries elsewhere are no accident: every new LayerNorm has ones for weights."""
+    if tensor.layout is not torch.strided:
+        return False
+    entries = tensor.detach().reshape(-1)
+    return entries.numel() > 1 and bool((entries != entries[0]).any())
 
 
 def of_undefined(question: Question) -> Verdict | None:

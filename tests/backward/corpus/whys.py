@@ -311,7 +311,6 @@ verdict = pb.why(x, out)
         """
 import copy
 model = torch.nn.Linear(2, 1, bias=False)
-torch.nn.init.ones_(model.weight)
 x = model.weight
 other = copy.deepcopy(model)
 out = other(torch.tensor([[1.0, 2.0]])).sum()
@@ -320,6 +319,17 @@ verdict = pb.why(x, out)
 """,
         "different_object", ("out = other(", "out = model("), expected=(1.0, 2.0),
         says="holds equal values",
+    ),
+    "a layer of its own, filled with the same ones": case(
+        """
+used, unused = torch.nn.LayerNorm(2), torch.nn.LayerNorm(2)
+torch.nn.init.ones_(used.bias)
+x = unused.weight
+out = used(torch.tensor([[0.0, 1.0]])).square().sum()
+out.backward()
+verdict = pb.why(x, out)
+""",
+        "not_reached",
     ),
     "inputs= left it out": case(
         X + """
@@ -493,6 +503,28 @@ verdict = pb.why(x, out)
 """,
         "structural_zero", ("torch.round(x)", "(x + (torch.round(x) - x).detach())"),
         expected=(1.0, 1.0), says="x + (torch.round(x) - x).detach()",
+    ),
+    "rounded where it is not linear": case(
+        """
+x = torch.tensor([-1.0, -2.0], requires_grad=True)
+with pb.trace():
+    out = torch.where(x > 0, x, torch.round(x)).sum()  # <-
+out.backward(retain_graph=True)
+verdict = pb.why(x, out)
+""",
+        "numeric_zero", ("[-1.0, -2.0]", "[1.0, 2.0]"), expected=(1.0, 1.0),
+    ),
+    "overwritten where it is negative": case(
+        """
+x = torch.tensor([-1.0, -2.0], requires_grad=True)
+with pb.trace():
+    hidden = x * 1
+    hidden[x < 0] = 0.0  # <-
+    out = hidden.sum()
+out.backward(retain_graph=True)
+verdict = pb.why(x, out)
+""",
+        "numeric_zero", ("[-1.0, -2.0]", "[1.0, 2.0]"), expected=(1.0, 1.0),
     ),
     "a dead unit": case(
         """
