@@ -65,10 +65,12 @@ def slots(node: Node) -> tuple[Slot, ...]:
     return tuple(Slot(tuple(m.shape), m.dtype) for m in node._input_metadata)
 
 
+_AccumulateGrad: Any = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
+
+
 def leaf_of(node: Node) -> Tensor | None:
     """The tensor that an AccumulateGrad node writes to; None for any other node."""
-    variable = getattr(node, "variable", None)
-    return variable if isinstance(variable, Tensor) else None
+    return cast(Any, node).variable if type(node) is _AccumulateGrad else None
 
 
 def custom_function(node: Node) -> type[Any] | None:

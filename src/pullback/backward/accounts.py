@@ -89,6 +89,11 @@ class Account:
             self._known_content = content_of(self.grad())
 
     @property
+    def version(self) -> int | None:
+        """Of ``.grad``, after the last entry."""
+        return None if self._known[0] is None else self._known[1]
+
+    @property
     def is_empty(self) -> bool:
         """Whether ``.grad`` was None after the last entry."""
         return self._known[0] is None
@@ -135,7 +140,7 @@ def norm_of(tensor: Tensor | None) -> float | None:
     """The norm of the entries; None on a device that would have to be waited for."""
     if tensor is None or tensor.device.type != "cpu" or tensor.is_quantized:
         return None
-    values = tensor.detach()
+    values = tensor.detach() if tensor.requires_grad else tensor
     if values.layout is torch.sparse_coo:
         values = values.coalesce().values()
     elif values.layout is not torch.strided or values.is_mkldnn:

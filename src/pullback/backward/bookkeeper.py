@@ -101,19 +101,21 @@ class Bookkeeper:
         behind: bool = False,
         note: str = "",
     ) -> None:
-        grad = account.grad()
-        if norm is None:
-            norm = account.norm if kind == "read" else norm_of(grad)
-        version = None if grad is None else _torch.version_of(grad)
         number = next(self._numbers)
-        account.norm = norm
+        if kind == "read":  # which changes nothing
+            version = account.version
+            norm = account.norm
+        else:
+            grad = account.grad()
+            version = None if grad is None else _torch.version_of(grad)
+            norm = account.norm = norm_of(grad) if norm is None else norm
+            account.remember(grad)
+            self._locate(account, grad)
         account.add(
             Entry(
                 number, kind, account.name, call, engine_call, amount, norm, version, behind, note
             )
-        )
-        account.remember(grad)
-        self._locate(account, grad)
+        )  # fmt: skip
         self._last_call = call
 
     def _locate(self, account: Account, grad: Tensor | None) -> None:

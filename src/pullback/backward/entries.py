@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .enginecalls import EngineCall
 from .events import UserCall
@@ -24,8 +24,7 @@ KINDS = {
 EMPTYING = ("zero", "none", "set")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class Entry(NamedTuple):
     """What happened to the ``.grad`` of one tensor.
 
     - ``number``: the place in the ledger, over all tensors.

@@ -39,7 +39,7 @@ def note_nodes(
     """Mark the nodes numbered ``first`` or later that are reachable from what the call gave."""
     where = site(3)
     call = call_at(where, function_name(func))
-    values = [t for t in tensors_in((result, args[:1])) if not _torch.is_transform_tensor(t)]
+    values = [t for t in _results(result, args) if not _torch.is_transform_tensor(t)]
     made = _made_since(first, [t.grad_fn for t in values])
     # A node is younger than those below it.
     for node in sorted(made, key=_torch.sequence_number) if len(made) > 1 else made:
@@ -53,6 +53,13 @@ def note_nodes(
             enginecalls.note_scale(values[0], args[1])
     if isinstance(result, tuple):
         _note_indices(call, result, args, kwargs)
+
+
+def _results(result: Any, args: Args) -> list[Tensor]:
+    """What a call gave, and what it was called on, which it may have written to."""
+    if isinstance(result, Tensor) and args and isinstance(args[0], Tensor):
+        return [result] if result is args[0] else [result, args[0]]
+    return list(tensors_in((result, args[:1])))
 
 
 def _made_since(first: int, stack: list[Node | None]) -> dict[Node, list[Node]]:

@@ -6,7 +6,6 @@ import itertools
 import linecache
 import sys
 from collections.abc import Callable
-from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -14,8 +13,8 @@ from .. import _torch
 from . import modules
 from .events import UserCall
 
-_is_ours = lru_cache(maxsize=20_000)(_torch.is_own_file)
-_is_library_file = lru_cache(maxsize=20_000)(_torch.is_library_file)
+_MOST_FILES = 20_000
+_MOST_CALLS = 100_000
 # Frames of decorators: the function that they wrap is what was called.
 _WRAPPERS = {"wrapper", "inner", "_fn", "_no_grad_wrapper", "decorate_context"}
 
@@ -34,20 +33,45 @@ def site(depth: int = 1) -> Site:
     """No stack is captured: one walk outwards to the first frame of the user's."""
     frame: FrameType | None = sys._getframe(depth)
     entered = None
-    while frame is not None and _is_library_file(frame.f_code.co_filename):
+    while frame is not None:
         code = frame.f_code
-        if code.co_name not in _WRAPPERS and not _is_ours(code.co_filename):
+        owner = _owners.get(code.co_filename) or _owner_of(code.co_filename)
+        if owner == _USERS:
+            break
+        if owner == _TORCHS and code.co_name not in _WRAPPERS:
             entered = code
         frame = frame.f_back
     return Site(frame, entered)
 
 
+_USERS, _TORCHS, _OURS = 1, 2, 3
+_owners: dict[str, int] = {}
+
+
+def _owner_of(filename: str) -> int:
+    if len(_owners) > _MOST_FILES:
+        _owners.clear()
+    owner = _USERS
+    if _torch.is_library_file(filename):
+        owner = _OURS if _torch.is_own_file(filename) else _TORCHS
+    _owners[filename] = owner
+    return owner
+
+
 def call_at(found: Site, function: str) -> UserCall:
     """``function`` as called at a site, in the module that is running."""
-    if found.frame is None:
-        return UserCall(function, "", 0, "", modules.current())
-    frame = found.frame
-    return call_in(frame.f_code, frame.f_lasti, frame.f_lineno, function, modules.current())
+    frame, module = found.frame, modules.current()
+    if frame is None:
+        return UserCall(function, "", 0, "", module)
+    # By identity: a code object is hashed anew each time, and its line takes long to find.
+    key = (id(frame.f_code), frame.f_lasti, function, module)
+    known = _calls.get(key)
+    if known is None or known[0] is not frame.f_code:
+        if len(_calls) > _MOST_CALLS:
+            _calls.clear()
+        call = call_in(frame.f_code, frame.f_lasti, frame.f_lineno, function, module)
+        known = _calls[key] = frame.f_code, call
+    return known[1]
 
 
 def call_in(
@@ -58,6 +82,9 @@ def call_in(
     return UserCall(function, code.co_filename, at or line, text, module)
 
 
+_calls: dict[tuple[int, int, str, str], tuple[CodeType, UserCall]] = {}
+
+
 def function_name(func: Callable[..., Any]) -> str:
     """``exp``; for a property its own name, ``mT``."""
     name = getattr(func, "__name__", type(func).__name__)
@@ -66,18 +93,10 @@ def function_name(func: Callable[..., Any]) -> str:
     return str(name)
 
 
-_expressions: dict[tuple[CodeType, int], tuple[int, str]] = {}
-
-
 def _expression(code: CodeType, instruction: int) -> tuple[int, str]:
     """The line of an instruction, and the source text of exactly its expression."""
-    key = (code, instruction)
-    if key not in _expressions:
-        if len(_expressions) > 100_000:
-            _expressions.clear()
-        position = next(itertools.islice(code.co_positions(), instruction // 2, None), None)
-        _expressions[key] = _source(code.co_filename, position or (None, None, None, None))
-    return _expressions[key]
+    position = next(itertools.islice(code.co_positions(), instruction // 2, None), None)
+    return _source(code.co_filename, position or (None, None, None, None))
 
 
 def _source(
