@@ -1,8 +1,10 @@
 """pullback: what a tensor's backward pass computes, weighs and explains."""
 
 from . import cotangents as cotangents
+from . import testing as testing
 from ._errors import ArgumentError as ArgumentError
 from ._errors import CotangentError as CotangentError
+from ._errors import GradientAssertionError as GradientAssertionError
 from ._errors import GraphError as GraphError
 from ._errors import PullbackError as PullbackError
 from ._errors import RecordFormatError as RecordFormatError
@@ -36,3 +38,6 @@ from .sparse.pattern import SparsityPattern as SparsityPattern
 from .sparse.plan import Plan as Plan
 from .sparse.planning import plan_jacobian as plan_jacobian
 from .sparse.verify import verify as verify
+from .testing import assert_finite as assert_finite
+from .testing import assert_no_cut as assert_no_cut
+from .testing import assert_reaches as assert_reaches

@@ -1,5 +1,10 @@
 """The exceptions of pullback. Each is also the builtin kind a caller would expect to catch."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 
 class PullbackError(Exception):
     """Base of every error that pullback raises on purpose."""
@@ -27,3 +32,17 @@ class UnsupportedError(PullbackError, NotImplementedError):
 
 class RecordFormatError(PullbackError, ValueError):
     """A saved record cannot be read."""
+
+
+class GradientAssertionError(PullbackError, AssertionError):
+    """A contract about gradients does not hold.
+
+    ``verdicts`` says why: a `Verdict` for each tensor, or each place in the program, that broke it.
+    """
+
+    def __init__(self, message: str, verdicts: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.verdicts = dict(verdicts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.verdicts)

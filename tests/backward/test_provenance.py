@@ -192,3 +192,15 @@ def test_ordinary_graphs_are_freed_at_once() -> None:
         assert left == []
     finally:
         gc.enable()
+
+
+def test_the_graph_of_a_gradient_belongs_to_the_call_that_asked_for_it() -> None:
+    x = torch.ones(3, requires_grad=True)
+    with pb.trace():
+        (grad,) = torch.autograd.grad((x**3).sum(), x, create_graph=True)
+        penalty = grad.square().sum()
+    own = "torch.autograd.grad((x**3).sum(), x, create_graph=True)"
+    told = calls_of(pb.record(penalty))
+    assert told[:2] == [("sum", "grad.square().sum()"), ("square", "grad.square()")]
+    assert ("grad", own) in told
+    assert None not in told

@@ -12,6 +12,12 @@ from .builders import rows_of as rows_of
 from .builders import usable_sum as usable_sum
 from .capture import left_to_replay as left_to_replay
 from .capture import nonlinear_backward as nonlinear_backward
+from .contracts import allowed_cuts as allowed_cuts
+from .contracts import initialized as initialized
+from .contracts import more_cuts_than_noted as more_cuts_than_noted
+from .contracts import no_trace as no_trace
+from .contracts import nothing_to_reach as nothing_to_reach
+from .contracts import partly_traced as partly_traced
 from .cotangents import Offer as Offer
 from .cotangents import batched_cotangents_for as batched_cotangents_for
 from .cotangents import cotangents_for as cotangents_for

@@ -66,15 +66,20 @@ def find_nonfinite(outputs: Tree, cotangents: Tree = None, *, inputs: Tree = Non
     Source: the product rule of IEEE 754 (0 * inf is nan) at the nodes of ``torch.autograd``; the
     rewrites are the "double where" and its kin.
     """
-    names = CallerNames(_CALLER)
-    out = output_leaves(_CALLER, outputs, names)
+    return first_birth(_CALLER, outputs, cotangents, inputs)
+
+
+def first_birth(caller: str, outputs: Tree, cotangents: Tree, inputs: Tree) -> Birth | None:
+    """What ``find_nonfinite`` finds, for the public function ``caller``."""
+    names = CallerNames(caller)
+    out = output_leaves(caller, outputs, names)
     missing = _checks.missing_cotangents(out, cotangents)
     if missing:
-        refuse_missing(_CALLER, out, missing[0], names)
-    values = _checks.cotangents_for(_CALLER, out, cotangents)
+        refuse_missing(caller, out, missing[0], names)
+    values = _checks.cotangents_for(caller, out, cotangents)
     graph = walk(out.tensors)
-    targets = find_targets(_CALLER, graph, inputs, names)
-    job = Job(_CALLER, graph, out, values, targets)
+    targets = find_targets(caller, graph, inputs, names)
+    job = Job(caller, graph, out, values, targets)
     seen = _looked(job)
     whole = all_finite_of(out.tensors) and all_finite_of(values)
     if whole and seen.log.first is None:

@@ -161,9 +161,12 @@ def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     for listener in _thread.listeners:
         listener.engine_begins(call, asked)
     del asked
+    before = _torch.next_sequence_number()
     try:
         result = func(*args, **kwargs)
         enginecalls.end(call)
+        if call.create_graph:
+            note_nodes(before, func, result, args, kwargs)
         return result
     except BaseException as error:  # kept in no variable: it would hold this frame, and the graph
         enginecalls.end(call, error)

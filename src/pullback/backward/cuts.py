@@ -8,11 +8,12 @@ from by an `Origin`, and only the latest cuts of each place in the program keep 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from weakref import ref
 
 from torch import Tensor
 
+from .. import _torch
 from .events import UserCall
 from .origins import AnyOrigin, Cut, Place, origin_of_tensor, walk_to
 
@@ -47,7 +48,12 @@ _of_tensor: dict[int, tuple[ref[Tensor], tuple[Cut, ...]]] = {}
 def cuts_of(tensor: Tensor) -> tuple[Cut, ...]:
     """What stands between ``tensor``, which requires no gradient, and tensors that do."""
     found = _of_tensor.get(id(tensor))
-    return () if found is None else found[1]
+    return () if found is None or _is_of_function(tensor) else found[1]
+
+
+def _is_of_function(tensor: Tensor) -> bool:
+    """An ``autograd.Function`` runs its forward without gradients, and gives the result a graph."""
+    return tensor.grad_fn is not None and _torch.custom_function(tensor.grad_fn) is not None
 
 
 def any_noted() -> bool:
@@ -59,27 +65,44 @@ def carries(tensor: Tensor) -> bool:
     return id(tensor) in _of_tensor or tensor.requires_grad
 
 
+def latest(cuts: Iterable[Cut]) -> tuple[Cut, ...]:
+    """As many of these as are kept behind one value: one of each reason, and the latest."""
+    found = tuple({each.key: each for each in cuts}.values())
+    if len(found) <= _MOST_CUTS:
+        return found
+    kept = {each.reason: each for each in found}
+    chosen = set(map(id, kept.values()))
+    chosen.update(
+        [id(each) for each in reversed(found) if id(each) not in chosen][: _MOST_CUTS - len(kept)]
+    )
+    return tuple(each for each in found if id(each) in chosen)
+
+
+def may_lack_some(cuts: Sequence[Cut]) -> bool:
+    """Whether these are as many as are kept behind one value."""
+    return len(cuts) >= _MOST_CUTS
+
+
 def cut(reason: str, call: UserCall, sources: Iterable[Tensor]) -> tuple[Cut, ...]:
     """The cuts behind a value that ``call`` computed from ``sources``, without a graph."""
-    found: dict[Place, Cut] = {}
+    found: list[Cut] = []
     for source in sources:
         if source.requires_grad:
             origin = origin_of_tensor(source)
             made = Cut(reason, call, origin)
             _values.keep(made, origin)
-            found[made.place] = made
+            found.append(made)
         else:
-            found.update((earlier.place, earlier) for earlier in cuts_of(source))
-    return tuple(found.values())[-_MOST_CUTS:]
+            found.extend(cuts_of(source))
+    return latest(found)
 
 
 def note(tensor: Tensor, cuts: tuple[Cut, ...]) -> None:
     """``tensor`` carries values that were cut off."""
-    merged = {each.place: each for each in (*cuts_of(tensor), *cuts)}
     key = id(tensor)
     _of_tensor[key] = (
         ref(tensor, lambda _: _of_tensor.pop(key, None)),
-        tuple(merged.values())[-_MOST_CUTS:],
+        latest((*cuts_of(tensor), *cuts)),
     )
 
 

@@ -12,6 +12,7 @@ from torch.autograd.graph import Node
 
 from .. import _torch
 from . import cuts, enginecalls
+from .events import UserCall
 from .origins import Origin, call_of, children_of, note_origin, noted_origin
 from .sites import call_at, function_name, site
 
@@ -50,6 +51,8 @@ def note_nodes(
             _note_cuts_behind(values[0].grad_fn, (args, tuple(kwargs.values())))
         if where.entered is not None and _torch.is_scaling(where.entered):
             enginecalls.note_scale(values[0], args[1])
+    if isinstance(result, tuple):
+        _note_indices(call, result, args, kwargs)
 
 
 def _results(result: Any, args: Args) -> list[Tensor]:
@@ -77,12 +80,23 @@ def _made_since(first: int, stack: list[Node | None]) -> dict[Node, list[Node]]:
     return made
 
 
+def _note_indices(call: UserCall, result: tuple[Any, ...], args: Args, kwargs: Kwargs) -> None:
+    """Values beside others with a graph that have none, as the indices that ``sort`` returns."""
+    plain = [t for t in result if isinstance(t, Tensor) and not t.requires_grad]
+    if not plain or any(map(_torch.is_transform_tensor, plain)):
+        return
+    sources = [t for t in tensors_in((args, tuple(kwargs.values()))) if cuts.carries(t)]
+    for tensor in plain:
+        if not any(tensor is source for source in sources):
+            cuts.note(tensor, cuts.cut(reason_for(call.function, tensor), call, sources))
+
+
 def _note_cuts_behind(node: Node | None, taken: Any) -> None:
     """What went into ``node`` without a graph, though it had one."""
-    found = {each.place: each for t in tensors_in(taken) for each in cuts.cuts_of(t)}
+    found = cuts.latest(each for t in tensors_in(taken) for each in cuts.cuts_of(t))
     origin = None if node is None else noted_origin(node)
     if found and isinstance(origin, Origin):
-        origin.cuts = tuple(found.values())
+        origin.cuts = found
 
 
 _INDEPENDENT = re.compile(r"\w+_like|new_\w+|has_torch_function\w*|is_\w+")

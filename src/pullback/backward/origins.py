@@ -60,11 +60,21 @@ class Cut:
     def __init__(self, reason: str, call: UserCall, source: AnyOrigin) -> None:
         self.reason = reason
         self.call = call
-        self.source = ref(source)
+        # The origin of a leaf holds nothing; another would hold all that it came from.
+        self.source: Callable[[], AnyOrigin | None] = (
+            ref(source) if isinstance(source, Origin) else lambda: source
+        )
 
     @property
     def place(self) -> Place:
         return (self.call.file, self.call.line, self.call.code, self.reason)
+
+    @property
+    def key(self) -> tuple[Place, int]:
+        """Tells it from the cuts at the same place that were made of other leaves."""
+        source = self.source()
+        leaf = source.leaf() if isinstance(source, LeafOrigin) else None
+        return self.place, 0 if leaf is None else id(leaf)
 
 
 # Called with every leaf that a graph is first seen to be made of.

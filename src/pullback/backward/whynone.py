@@ -34,6 +34,13 @@ def of_missing(question: Question) -> Verdict:
     )
 
 
+def of_undelivered(question: Question) -> Verdict | None:
+    """Why no gradient is defined at the tensor, whatever ``.grad`` holds; None if one is."""
+    if not question.tensor.requires_grad:
+        return _of_no_requirement(question)
+    return of_unreached(question) or of_undefined(question)
+
+
 def _of_no_requirement(question: Question) -> Verdict:
     name, tensor = question.name, question.tensor
     if not _checks.can_carry_gradients(tensor.dtype):

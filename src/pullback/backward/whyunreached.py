@@ -60,6 +60,8 @@ def of_unreached(question: Question) -> Verdict | None:
             tuple(pair for cut in reads[-4:] for pair in cut_evidence(cut)),
             fix_of_cut(last),
         )
+    if graph is None and question.out is not None:
+        return _of_outputs_without_graph(question)
     return Verdict(
         "not_reached",
         f"No gradient reaches {name}: the output was not computed from it"
@@ -237,8 +239,6 @@ def of_not_run(question: Question) -> Verdict:
             (("engine calls", "0"),),
             "Call backward() on an output that is computed from it.",
         )
-    if question.out is not None:
-        return _of_outputs_without_graph(question)
     return Verdict(
         "unknown",
         f"{name} is a leaf that requires a gradient, and its .grad is None: no backward has "

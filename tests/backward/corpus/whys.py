@@ -108,6 +108,18 @@ verdict = pb.why(x, out)
         "cut", ("x.argmax()", "x.softmax(0)"), ("out = w[best]", "out = (w * best).sum()"),
         expected=(0.0, 0.0), says="has no derivative", pain=6,
     ),
+    "the indices of a sort": case(
+        X + """
+w = torch.tensor([1.0, 3.0], requires_grad=True)
+with pb.trace():
+    _, order = x.sort()  # <-
+    out = (w * order).sum()
+out.backward()
+verdict = pb.why(x, out)
+""",
+        "cut", ("_, order = x.sort()", "order, _ = x.sort()"), expected=(1.0, 3.0),
+        says="has no derivative",
+    ),
     "a comparison": case(
         X + """
 w = torch.ones(2, requires_grad=True)

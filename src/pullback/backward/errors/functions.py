@@ -142,9 +142,10 @@ def no_derivative(scene: Scene) -> Verdict:
     name = found[1] if found else "an operation"
     second = "backward" in name
     node = _not_implemented(scene, name)
-    call = None if node is None else call_of(node)
     first = _not_implemented(scene, name.removesuffix("_backward")) if second else None
-    call = call or (None if first is None else call_of(first))
+    # The operation comes before the gradient of it: its line is the one to change.
+    found_calls = [call_of(each) for each in (first, node) if each is not None]
+    call = next((each for each in found_calls if each is not None), None)
     where = call or (scene.place if scene.engine is None else scene.engine_place)
     text = f"There is no derivative for {name} in torch"
     text += f" ({_torch.node_name(node)})" if node is not None else ""

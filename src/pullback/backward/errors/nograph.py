@@ -34,9 +34,9 @@ def no_graph(scene: Scene) -> Verdict:
     if not isinstance(output, Tensor):
         text = f"{name} has no graph. Pass the outputs to learn more: pb.diagnose(error, outputs)."
         return Verdict(CODE, text, (("raised at", quoted(scene.engine_place)),), _keep_graph())
-    cuts = cuts_of(output)
-    if cuts:
-        return _cut_off(scene, name, cuts)
+    places = {cut.place: cut for cut in reversed(cuts_of(output))}  # of several leaves each
+    if places:
+        return _cut_off(scene, name, list(places.values())[::-1])
     return _never_had_one(scene, name, output)
 
 
