@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ._settings import device_mode, dict_version, forms_check, settings_check
+from ._settings import device_mode, dict_version, forms_check, one_fake_mode, settings_check
 from ._torch import (
     Slot,
     can_map,
@@ -38,6 +38,7 @@ from ._torch import (
     slots,
     watched_tensors,
 )
+from ._tracing import recorded
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,13 @@ def _probe_graph_module() -> bool:
     return waiting and bool(torch.equal(module(x), x.exp()))
 
 
+def _probe_one_mode() -> bool:
+    with one_fake_mode():
+        graph = recorded(lambda x: x.exp().sin(), torch.ones(2)).graph
+    modes = {id(node.meta["val"].fake_mode) for node in graph.nodes if "val" in node.meta}
+    return len(modes) == 1
+
+
 def _probe_batching() -> bool:
     x, y = torch.rand(3, 2), torch.rand(3, 4)
 
@@ -246,6 +254,7 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("forms of tensors at one look", _probe_forms, "every call checks all anew, and is slower"),
     ("versions of dictionaries", _probe_versions, "modules are read anew at every call"),
     ("modules that wait with their code", _probe_graph_module, "plans take longer to make"),
+    ("one fake mode for a graph", _probe_one_mode, "plans take longer to make"),
     ("derivatives.yaml", _probe_formulas, "records quote no formulas"),
 )
 
