@@ -17,7 +17,7 @@ ROOT = Path(pullback.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_trees"),
     ("_tracing",),
-    ("_torch", "_settings", "_inductor"),
+    ("_torch", "_settings", "_inductor", "_functions"),
     ("_checks", "_capabilities", "draw"),
     ("_names", "_engines", "cotangents"),
     ("_adjoint",),
@@ -71,6 +71,13 @@ BACKWARD: tuple[str, ...] = (
     "reach",
     "accumulation",
     "explain",
+    "audit_call",
+    "audit_returns",
+    "audit_state",
+    "audit_forward",
+    "audit_adjoint",
+    "audit_second",
+    "audit",
 )
 
 # Within sparse/, in the order of the flow; a package counts as one.
@@ -233,6 +240,7 @@ MAY_DIFFERENTIATE = {
     "backward.looks",
     "backward.recorder",
     "backward.offers",
+    "backward.audit_second",
     "_capabilities",  # its probes
     "commands.bench_candidates",  # measures torch.func
 }
@@ -263,7 +271,7 @@ PRIVATE = (
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_private_parts_of_torch_are_read_in_two_places(path: Path) -> None:
-    if name_of(path) in ("_torch", "_settings", "_inductor"):
+    if name_of(path) in ("_torch", "_settings", "_inductor", "_functions"):
         return
     text = path.read_text()
     assert [name for name in PRIVATE if name in text] == []

@@ -16,11 +16,15 @@ from ._products import jvp as jvp
 from ._products import vjp as vjp
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import sensitivity as sensitivity
+from .backward.audit import Audit as Audit
+from .backward.audit import audit as audit
+from .backward.audit import audit_function as audit_function
 from .backward.explain import Explanation as Explanation
 from .backward.explain import explain as explain
 from .backward.provenance import trace as trace
 from .backward.record import BackwardRecord as BackwardRecord
 from .backward.recorder import record as record
+from .backward.verdict import Verdict as Verdict
 from .sparse.coloring import Coloring as Coloring
 from .sparse.coloring import color as color
 from .sparse.pattern import SparsityPattern as SparsityPattern
