@@ -77,6 +77,7 @@ BACKWARD: tuple[str, ...] = (
     "audit_forward",
     "audit_adjoint",
     "audit_second",
+    "audit_sums",
     "audit",
 )
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ._functions import expected_at, needs_gradient, overheard
 from ._settings import device_mode, dict_version, forms_check, one_fake_mode, settings_check
 from ._torch import (
     Slot,
@@ -223,6 +224,34 @@ def _probe_one_mode() -> bool:
     return len(modes) == 1
 
 
+class _Doubling(torch.autograd.Function):
+    """What a probe listens to."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Tensor:
+        return (2 * v).expand(3, 2)
+
+
+def _probe_overheard() -> bool:
+    x = torch.ones(2, requires_grad=True)
+    y = _Doubling.apply(x)  # type: ignore[no-untyped-call]
+    node, seen = y.grad_fn, []
+
+    def heard(cotangents: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        seen.append(tuple(run().shape))
+        return cotangents[0]
+
+    with overheard(node, heard):
+        (grad,) = torch.autograd.grad(y, x, torch.ones(2))
+    child, slot = node.next_functions[0]
+    expects = expected_at(child, slot).shape == (2,) and needs_gradient(node) == (True,)
+    return seen == [(3, 2)] and bool(torch.equal(grad, torch.ones(2))) and expects
+
+
 def _probe_batching() -> bool:
     x, y = torch.rand(3, 2), torch.rand(3, 4)
 
@@ -254,6 +283,7 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("forms of tensors at one look", _probe_forms, "every call checks all anew, and is slower"),
     ("versions of dictionaries", _probe_versions, "modules are read anew at every call"),
     ("modules that wait with their code", _probe_graph_module, "plans take longer to make"),
+    ("what a custom backward returns", _probe_overheard, "pb.audit sees no wrong shapes"),
     ("one fake mode for a graph", _probe_one_mode, "plans take longer to make"),
     ("derivatives.yaml", _probe_formulas, "records quote no formulas"),
 )

@@ -28,6 +28,8 @@ def test_public_names_have_an_example_and_say_what_they_raise() -> None:
     for name in (
         "record",
         "explain",
+        "audit",
+        "audit_function",
         "sensitivity",
         "vjp",
         "jvp",

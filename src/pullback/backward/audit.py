@@ -22,6 +22,7 @@ from .audit_forward import Forward, NoForward, forward_of
 from .audit_returns import as_the_engine_wants, returns
 from .audit_second import second
 from .audit_state import drawn_like, normal_like, state
+from .audit_sums import with_right_sums
 from .graph import walk
 from .offers import refuse_missing
 from .outcome import Job
@@ -160,10 +161,10 @@ def audit_function(function: type[Function], *inputs: Any, seed: int = 0) -> Aud
     """
     _checks.custom_function(_ONE, function, inputs)
     given = _copies(inputs)
-    state = torch.get_rng_state()
+    draws = torch.get_rng_state()
     with torch.enable_grad():
         outputs = function.apply(*given)
-    torch.set_rng_state(state)
+    torch.set_rng_state(draws)
     named = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
     tensors = [t for t in named if isinstance(t, Tensor) and t.requires_grad]
     _checks.differentiable_call(_ONE, function.__name__, tensors)
@@ -174,7 +175,7 @@ def audit_function(function: type[Function], *inputs: Any, seed: int = 0) -> Aud
 
     def with_inputs(call: Call) -> Call:
         filled = [_with(a, v) for a, v in zip(call.arguments, given, strict=True)]
-        return replace(call, arguments=tuple(filled))
+        return replace(call, arguments=tuple(filled), draws=draws)
 
     return _audited(_ONE, out, values, names, seed, with_inputs)
 
@@ -282,7 +283,9 @@ def _tried_at_the_point(
     forward: Forward = forward_of(call, call.likes())
     linear = "not_linear" not in codes
     wrong = list(adjoint(forward, v, made, linear))
-    if not wrong and linear:
+    if wrong:
+        said = list(with_right_sums(said, forward, v, made))
+    elif linear:
         wrong += second(forward, v, made)
         said = [_confirmed(finding) for finding in said]
     return said + wrong

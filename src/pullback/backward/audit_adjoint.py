@@ -24,7 +24,7 @@ class Entry:
     output: str
     input: str
     differences: float
-    backward: float
+    backward: float | None
 
 
 def adjoint(
@@ -33,7 +33,7 @@ def adjoint(
     """Findings about the gradient of every argument; notes go to the call."""
     call = forward.call
     for argument in call.arguments:
-        if argument.needs_gradient:
+        if argument.needs_gradient and argument.value.numel():
             yield from _of_argument(forward, argument, v, made, linear)
 
 
@@ -45,7 +45,7 @@ def _of_argument(
     slope = forward.slope(argument.place, u)
     smooth = _without_rough(forward, v, slope)
     grad = call.pull(smooth)[argument.place]
-    if grad is not None and slope.still and _passes_on(forward, smooth, grad):
+    if grad is not None and slope.is_flat() and _passes_on(forward, smooth, grad):
         yield _straight_through(call, argument)
         return
     if any(bool(rough.any()) for rough in slope.rough):
@@ -54,7 +54,7 @@ def _of_argument(
             f"forward has no derivative in `{argument.name}` at {kinks} of its output entries, "
             "which were left out"
         )
-    if not _disagree(slope, smooth, u, grad):
+    if not disagrees(slope, smooth, u, grad):
         flat = all(not bool(value.any()) for value in slope.values)
         if grad is not None and flat and not bool(grad.any()):
             yield _zeros(call, argument)
@@ -73,7 +73,7 @@ def inner(a: Tensor, b: Tensor) -> float:
     return float((a.conj() * b.to(a.dtype)).real.sum())
 
 
-def _disagree(slope: Slope, v: Cotangents, u: Tensor, grad: Tensor | None) -> bool:
+def disagrees(slope: Slope, v: Cotangents, u: Tensor, grad: Tensor | None) -> bool:
     """Whether the two sides differ by more than the differences and rounding can explain."""
     used = [t for t in v if t is not None]
     left = sum(inner(value, w) for value, w in zip(slope.values, used, strict=True))
@@ -121,11 +121,11 @@ def _counterexample(forward: Forward, argument: Argument, v: Cotangents, u: Tens
     unit = torch.zeros_like(u)
     unit.view(-1)[candidates] = 1
     slope = forward.slope(place, unit)
-    if not _disagree(slope, v, unit, grad) or any(bool(rough.any()) for rough in slope.rough):
+    if not disagrees(slope, v, unit, grad) or any(bool(rough.any()) for rough in slope.rough):
         return None
     used = [t for t in v if t is not None]
     by_differences = sum(inner(value, w) for value, w in zip(slope.values, used, strict=True))
-    by_backward = 0.0 if grad is None else inner(unit, grad)
+    by_backward = None if grad is None else inner(unit, grad)
     entry = _index(int(candidates), u.shape)
     return Entry(output, f"{argument.name}{entry}", by_differences, by_backward)
 
@@ -141,7 +141,7 @@ def _at(
     """Whether the two sides disagree where ``u`` is kept at the ``chosen`` entries alone."""
     part = torch.zeros_like(u)
     part.view(-1)[chosen] = u.reshape(-1)[chosen]
-    return _disagree(forward.slope(argument.place, part), v, part, grad)
+    return disagrees(forward.slope(argument.place, part), v, part, grad)
 
 
 def _halved_v(
@@ -158,7 +158,7 @@ def _halved_v(
         middle = len(entries) // 2
         for half in (entries[:middle], entries[middle:]):
             part = _only(v, half)
-            if _disagree(slope, part, u, forward.call.pull(part)[argument.place]):
+            if disagrees(slope, part, u, forward.call.pull(part)[argument.place]):
                 entries = half
                 break
         else:
@@ -197,19 +197,20 @@ def _facts(entry: Entry) -> Evidence:
     return (
         ("entry", f"d {entry.output} / d {entry.input}"),
         ("by differences of forward", number(entry.differences)),
-        ("by backward", number(entry.backward)),
+        ("by backward", "None" if entry.backward is None else number(entry.backward)),
     )
 
 
 def _wrong(call: Call, argument: Argument, entry: Entry) -> Verdict:
-    ratio = entry.backward / entry.differences if entry.differences else float("nan")
+    backward = entry.backward or 0.0
+    ratio = backward / entry.differences if entry.differences else float("nan")
     factor = f" ({number(ratio)} times as much)" if ratio == ratio and ratio else ""
     return Verdict(
         "wrong_gradient",
         f"{call.name}.backward is not the adjoint of its forward in `{argument.name}`: d "
         f"{entry.output} / d {entry.input} is {number(entry.differences)}, and backward takes it "
-        f"for {number(entry.backward)}{factor}. Every gradient behind it is wrong, or is another "
-        "one's on purpose.",
+        f"for {number(backward)}{factor}. Every gradient behind it is wrong, unless another one is "
+        f"meant (a reversal, a surrogate).",
         _facts(entry),
         f"Return J' v, and ask again:\n    pb.audit_function({call.name}, ...)",
     )

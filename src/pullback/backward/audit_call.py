@@ -50,6 +50,7 @@ class Call:
 
     ``given`` are the cotangents that arrived, ``returned`` what backward made of them before torch
     looked; ``error`` is what it raised instead; ``written`` names what it wrote into.
+    ``draws`` is the random state that forward found, where it is known.
     """
 
     node: Node
@@ -58,6 +59,7 @@ class Call:
     given: tuple[Any, ...] = ()
     returned: Any = None
     error: Exception | None = None
+    draws: Tensor | None = None
     written: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -68,6 +70,13 @@ class Call:
     @property
     def ran(self) -> bool:
         return bool(self.given)
+
+    def applied(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """The outputs of forward at ``arguments``, drawing what it drew where that is known."""
+        if self.draws is not None:
+            torch.set_rng_state(self.draws)
+        found = self.function.apply(*arguments)
+        return tuple(found) if isinstance(found, (tuple, list)) else (found,)
 
     def holds(self) -> list[tuple[str, Tensor]]:
         """The tensors that the node keeps for its backward, named."""
@@ -84,12 +93,16 @@ class Call:
 
         Where backward returns what torch refuses, there is None, too.
         """
+        found = self.raw(cotangents)
+        return tuple(starmap(_as_torch_takes_it, zip(found, self.arguments, strict=True)))
+
+    def raw(self, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
+        """What the user's backward returns for ``cotangents``, one entry per argument."""
         own = tuple(None if v is None else v.clone() for v in cotangents)
         filled = tuple(g if v is None else v for v, g in zip(own, self.given, strict=True))
         held = [t for _, t in self.holds()] if self.written else []
         with torch.no_grad(), _functions.unwritten(held):
-            found = as_tuple(_functions.run_backward(self.node, filled), len(self.arguments))
-        return tuple(starmap(_as_torch_takes_it, zip(found, self.arguments, strict=True)))
+            return as_tuple(_functions.run_backward(self.node, filled), len(self.arguments))
 
 
 def call_of(node: Node, function: type[Any]) -> Call:

@@ -23,12 +23,18 @@ class NoForward(Exception):  # noqa: N818 - no error: the audit says less
 
 @dataclass(frozen=True)
 class Slope:
-    """``J u`` for each output, how far it may be off, and where forward has no derivative."""
+    """``J u`` for each output, how far it may be off, where forward has no derivative, and which
+    entries no step has moved."""
 
     values: tuple[Tensor, ...]
     errors: tuple[Tensor, ...]
     rough: tuple[Tensor, ...]
-    still: bool  # forward gave the same output at every step
+    still: tuple[Tensor, ...]
+
+    def is_flat(self) -> bool:
+        """Whether forward is constant along the direction, but for jumps."""
+        pairs = zip(self.still, self.rough, strict=True)
+        return all(bool((still | rough).all()) for still, rough in pairs)
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Forward:
     eps: float
 
     def at(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
-        found = run(self.call.function, arguments)
+        found = run(self.call, arguments)
         return tuple(found[k].detach() for k in self.places)
 
     def slope(self, place: int, direction: Tensor) -> Slope:
@@ -72,7 +78,7 @@ def forward_of(call: Call, like: Sequence[Tensor | None]) -> Forward:
     places = tuple(k for k, t in enumerate(like) if t is not None)
     plain = [a.value.detach() if isinstance(a.value, Tensor) else a.value for a in call.arguments]
     try:
-        first, again = run(call.function, plain), run(call.function, plain)
+        first, again = run(call, plain), run(call, plain)
         if not all(map(_equal, first, again)):
             raise NoForward("forward draws random numbers, and a difference needs the same twice")
         wide = _widened(call, plain, first, places)
@@ -83,19 +89,18 @@ def forward_of(call: Call, like: Sequence[Tensor | None]) -> Forward:
             f"forward could not be run again ({type(error).__name__}: {error})"
         ) from None
     arguments = plain if wide is None else wide
-    dtypes = [t.dtype for t in run(call.function, arguments) if isinstance(t, Tensor)]
+    dtypes = [t.dtype for t in run(call, arguments) if isinstance(t, Tensor)]
     eps = max(
         torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point or dtype.is_complex
     )
     return Forward(call, tuple(arguments), places, eps)
 
 
-def run(function: type[Any], arguments: Sequence[Any]) -> tuple[Any, ...]:
+def run(call: Call, arguments: Sequence[Any]) -> tuple[Any, ...]:
     """Forward on copies, without a graph: it may write into what it is given."""
     own = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
     with torch.no_grad():
-        found = function.apply(*own)
-    return tuple(found) if isinstance(found, (tuple, list)) else (found,)
+        return call.applied(own)
 
 
 def _widened(
@@ -104,7 +109,7 @@ def _widened(
     """The arguments in double precision; None where forward does not follow them there."""
     wide = [a.to(_WIDE.get(a.dtype, a.dtype)) if isinstance(a, Tensor) else a for a in plain]
     try:
-        found = run(call.function, wide)
+        found = run(call, wide)
     except Exception:  # a kernel for float32 alone, say
         return None
     for k in places:
@@ -123,7 +128,7 @@ def _slope(moved: Callable[[float], tuple[Tensor, ...]], steps: list[float], eps
     """
     here = moved(0.0)
     ahead, behind = [moved(h) for h in steps], [moved(-h) for h in steps]
-    values, errors, rough = [], [], []
+    values, errors, rough, still = [], [], [], []
     for n, base in enumerate(here):
         slopes = [(a[n] - b[n]) / (2 * h) for a, b, h in zip(ahead, behind, steps, strict=True)]
         bends = [
@@ -140,9 +145,8 @@ def _slope(moved: Callable[[float], tuple[Tensor, ...]], steps: list[float], eps
         values.append(best)
         errors.append(error)
         rough.append(kinked | ~best.isfinite())
-    still = all(torch.equal(a, b) for side in (ahead[1:], behind[1:]) for out in side
-                for a, b in zip(out, here, strict=True))  # fmt: skip
-    return Slope(tuple(values), tuple(errors), tuple(rough), still)
+        still.append(torch.stack([out[n] == base for out in (*ahead[1:], *behind[1:])]).all(0))
+    return Slope(tuple(values), tuple(errors), tuple(rough), tuple(still))
 
 
 def _largest(tensor: Tensor) -> float:

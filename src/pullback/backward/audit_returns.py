@@ -86,11 +86,11 @@ def _mismatch(
             "gradient_summed",
             f"{call.name}.backward returns a gradient of shape {shape(grad.shape)} for "
             f"`{argument.name}`, which has shape {shape(expected.shape)}. torch sums it over "
-            f"{_axes(axes)} and says nothing: right where forward broadcast along them, wrong "
+            f"{_axes(axes)} and says nothing: right where forward broadcasts there, wrong "
             f"numbers anywhere else.",
             (("returned", shape(grad.shape)), ("expected", shape(expected.shape))),
-            f"Sum over the axes that forward broadcasts, to shape {shape(expected.shape)}:"
-            f"\n    grad = grad.sum(dim={axes})  # these, if they are",
+            f"Sum in backward, over the axes that forward broadcasts, to shape "
+            f"{shape(expected.shape)}.",
         )
     if grad.dtype != expected.dtype:
         yield Verdict(

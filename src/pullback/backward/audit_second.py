@@ -55,8 +55,9 @@ def _weighed(
     """``<J' v, u>`` with its graph, on arguments that are leaves; None where that is refused."""
     fresh = rebuilt(call, [a.value for a in call.arguments])
     given = [None if t is None else t.clone().requires_grad_() for t in v]
-    filled = tuple(g if t is None else t for t, g in zip(given, call.given, strict=True))
     with torch.enable_grad():
+        passed = [None if t is None else t * 1 for t in given]
+        filled = tuple(g if t is None else t for t, g in zip(passed, call.given, strict=True))
         found = as_tuple(_functions.run_backward(fresh.node, filled), len(call.arguments))
         grads = [g if isinstance(g, Tensor) and a.needs_gradient else None
                  for g, a in zip(found, fresh.arguments, strict=True)]  # fmt: skip
@@ -80,11 +81,9 @@ def rebuilt(call: Call, values: Sequence[Any]) -> Call:
         for value, argument in zip(values, call.arguments, strict=True)
     ]
     with torch.enable_grad():
-        # A leaf may not be written to: what forward gets is a copy of it.
-        outputs = call.function.apply(
-            *(t * 1 if isinstance(t, Tensor) and t.requires_grad else t for t in own)
-        )
-    outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+        # A leaf may not be written to: what forward gets is another tensor.
+        passed = [t * 1 if isinstance(t, Tensor) and t.requires_grad else t for t in own]
+        outputs = call.applied(passed)
     node = next(t.grad_fn for t in outputs if isinstance(t, Tensor) and t.grad_fn is not None)
     if _torch.custom_function(node) is not call.function:
         raise RuntimeError("its output is a view that something else has written to")
@@ -93,7 +92,7 @@ def rebuilt(call: Call, values: Sequence[Any]) -> Call:
         type(a)(a.place, a.name, a.expected, a.port, value)
         for a, value in zip(made.arguments, own, strict=True)
     )
-    return Call(node, call.function, arguments, call.given)
+    return Call(node, call.function, arguments, call.given, draws=call.draws)
 
 
 def _derivatives(
