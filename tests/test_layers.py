@@ -18,7 +18,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_trees"),
     ("_tracing",),
     ("_torch", "_settings", "_inductor"),
-    ("_checks", "_capabilities", "draw"),
+    ("_checks", "_nodeprobes", "draw"),
+    ("_capabilities",),
     ("_names", "_engines", "cotangents"),
     ("_adjoint",),
     ("_linear",),
@@ -122,6 +123,14 @@ BACKWARD: tuple[str, ...] = (
     "growth",
     "overseer",
     "runreport",
+    "audit_call",
+    "audit_returns",
+    "audit_state",
+    "audit_forward",
+    "audit_adjoint",
+    "audit_second",
+    "audit_sums",
+    "audit",
 )
 
 # Within sparse/, in the order of the flow; a package counts as one.
@@ -289,6 +298,8 @@ MAY_DIFFERENTIATE = {
     "backward.offers",
     "backward.local",  # a node's operation, run again by itself
     "backward.onenode",
+    "backward.audit_second",
+    "_nodeprobes",
     "_capabilities",  # its probes
     "_torch.errors",  # names them, to recognise their frames
     "commands.bench_candidates",  # measures torch.func

@@ -18,6 +18,9 @@ from ._products import jvp as jvp
 from ._products import vjp as vjp
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import sensitivity as sensitivity
+from .backward.audit import Audit as Audit
+from .backward.audit import audit as audit
+from .backward.audit import audit_function as audit_function
 from .backward.birth import Birth as Birth
 from .backward.births import find_nonfinite as find_nonfinite
 from .backward.diagnose import diagnose as diagnose

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,39 +14,39 @@ import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ._settings import device_mode, dict_version, forms_check, settings_check
+from ._nodeprobes import (
+    probe_alone,
+    probe_engine_frames,
+    probe_first_freed,
+    probe_freed,
+    probe_hooks,
+    probe_leaf,
+    probe_metadata,
+    probe_overwritten,
+    probe_refused,
+    probe_retaining,
+    probe_sequence,
+    probe_single_nodes,
+    probe_slots,
+    probe_task,
+)
+from ._settings import device_mode, dict_version, forms_check, one_fake_mode, settings_check
 from ._torch import (
-    Slot,
     can_map,
     derivatives_yaml,
-    engine_arguments,
-    first_freed,
-    freed_tensor,
+    expected_at,
     graph_module,
-    graph_task,
-    handle_hooks,
     is_transform_tensor,
-    leaf_of,
     mapped,
-    next_sequence_number,
-    notes_of,
+    needs_gradient,
     outside_transforms,
-    overwritten,
+    overheard,
     plain_sample,
-    refused_parameters,
-    run_alone,
-    run_first,
     running_node,
     running_transform,
     runs_a_formula,
-    saved_values,
-    sequence_number,
-    slot_device,
-    slots,
-    traced_frames,
-    watched_tensors,
-    without_tensor_hooks,
 )
+from ._tracing import recorded
 
 
 @dataclass(frozen=True)
@@ -58,152 +57,6 @@ class Capability:
     holds: bool
     detail: str
     without: str
-
-
-def _probe_leaf() -> bool:
-    x = torch.ones(1, requires_grad=True)
-    return leaf_of((2 * x).grad_fn.next_functions[0][0]) is x  # type: ignore[union-attr, arg-type]
-
-
-def _probe_sequence() -> bool:
-    x = torch.ones(1, requires_grad=True)
-    before = next_sequence_number()
-    y = x.exp()
-    assert y.grad_fn is not None
-    return before <= sequence_number(y.grad_fn) < next_sequence_number()
-
-
-def _probe_metadata() -> bool:
-    y = torch.ones(2, 3, requires_grad=True).exp()
-    assert y.grad_fn is not None
-    notes_of(y.grad_fn)["probe"] = 1
-    gc.collect()
-    return notes_of(y.grad_fn).get("probe") == 1
-
-
-def _probe_slots() -> bool:
-    y = torch.ones(2, 3, requires_grad=True).exp()
-    assert y.grad_fn is not None
-    return slots(y.grad_fn) == (Slot((2, 3), torch.float32),)
-
-
-def _probe_hooks() -> bool:
-    y = torch.ones(2, requires_grad=True).exp()
-    assert y.grad_fn is not None
-
-    def probe(grad_outputs: Any) -> None: ...
-
-    y.grad_fn.register_prehook(probe)
-    handle = y.grad_fn.register_prehook(lambda grad_outputs: None)
-    return probe in handle_hooks(handle)
-
-
-def _probe_freed() -> bool:
-    y = torch.ones(2, requires_grad=True).exp()
-    assert y.grad_fn is not None
-    fresh = freed_tensor(y.grad_fn)
-    y.sum().backward()
-    return fresh is None and freed_tensor(y.grad_fn) == "result"
-
-
-def _probe_first_freed() -> bool:
-    kept = torch.ones(2, requires_grad=True).exp()
-    freed = kept.sin() + 1
-    assert kept.grad_fn is not None
-    assert freed.grad_fn is not None
-    sine = freed.grad_fn.next_functions[0][0]
-    assert sine is not None
-    fresh = first_freed([freed.grad_fn, sine, kept.grad_fn])
-    torch.autograd.grad(freed.sum(), kept)
-    found = first_freed([freed.grad_fn, sine, kept.grad_fn])
-    return fresh is None and found is not None and found is sine
-
-
-def _probe_single_nodes() -> bool:
-    x = torch.ones(2, requires_grad=True)
-    seen: list[str] = []
-    x.register_hook(lambda grad: seen.append("tensor"))
-    y = x.exp()
-    assert y.grad_fn is not None
-    y.grad_fn.register_prehook(lambda grads: seen.append("late"))
-    handle = y.grad_fn.register_prehook(lambda grads: seen.append("early"))
-    run_first(handle)
-    with without_tensor_hooks(x):
-        y.sum().backward()
-    x.grad = None
-    return seen == ["early", "late"] and slot_device(y.grad_fn, 0) == x.device
-
-
-def _raised(call: Callable[[], Any]) -> BaseException:
-    try:
-        call()
-    except (RuntimeError, ValueError) as error:
-        return error
-    raise AssertionError("nothing was raised")
-
-
-def _probe_engine_frames() -> bool:
-    x = torch.ones(2, requires_grad=True)
-    y, v = torch.ones(1).sum(), torch.ones(1)
-    first = engine_arguments(traced_frames(_raised(lambda: y.backward(inputs=[x]))))
-    second = engine_arguments(traced_frames(_raised(lambda: torch.autograd.grad(x * 2, x, v))))
-    if first is None or second is None:
-        return False
-    same = first.outputs[0] is y and first.inputs[0] is x
-    return same and second.inputs[0] is x and second.cotangents[0] is v
-
-
-def _probe_overwritten() -> bool:
-    y = torch.ones(2, requires_grad=True).exp()
-    node = y.grad_fn
-    assert node is not None
-    fresh = overwritten(node)
-    y += 1
-    found = overwritten(node)
-    return not fresh and [(f.name, f.expected, f.found) for f in found] == [("result", 0, 1)]
-
-
-def _probe_refused() -> bool:
-    w = torch.ones(2, requires_grad=True) * 2
-    error = _raised(lambda: torch.optim.SGD([w]))
-    return [id(t) for t in refused_parameters(traced_frames(error))] == [id(w)]
-
-
-def _probe_retaining() -> bool:
-    h = torch.ones(2, requires_grad=True).exp()
-    h.retain_grad()
-    assert h.grad_fn is not None
-    return any(tensor is h for tensor, _ in watched_tensors({h.grad_fn}).retaining)
-
-
-def _probe_task() -> bool:
-    seen: list[int] = []
-    y = torch.ones(2, requires_grad=True).exp()
-    assert y.grad_fn is not None
-    y.grad_fn.register_hook(lambda grad_inputs, grad_outputs: seen.append(graph_task()))
-    y.sum().backward(retain_graph=True)
-    y.sum().backward()
-    return len(set(seen)) == 2
-
-
-def _probe_alone() -> bool:
-    x = torch.tensor([[1.0], [4.0]], requires_grad=True)
-    root, product = x.sqrt(), x * torch.ones(2, 3)
-    assert root.grad_fn is not None
-    assert product.grad_fn is not None
-    sent = run_alone(root.grad_fn, (torch.ones(2, 1),))
-    summed = run_alone(product.grad_fn, (torch.ones(2, 3),))
-    saved = saved_values(root.grad_fn)
-    return (
-        sent is not None
-        and sent[0] is not None
-        and sent[0].tolist() == [[0.5], [0.25]]
-        and summed is not None
-        and summed[0] is not None
-        and summed[0].shape == (2, 3)
-        and torch.equal(saved["result"], root.detach())
-        and saved_values(x.softmax(-1).grad_fn)["dim"] == -1  # type: ignore[arg-type]
-    )
 
 
 def _probe_transform() -> bool:
@@ -308,6 +161,41 @@ def _probe_graph_module() -> bool:
     return waiting and bool(torch.equal(module(x), x.exp()))
 
 
+def _probe_one_mode() -> bool:
+    with one_fake_mode():
+        graph = recorded(lambda x: x.exp().sin(), torch.ones(2)).graph
+    modes = {id(node.meta["val"].fake_mode) for node in graph.nodes if "val" in node.meta}
+    return len(modes) == 1
+
+
+class _Doubling(torch.autograd.Function):
+    """What a probe listens to."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Tensor:
+        return (2 * v).expand(3, 2)
+
+
+def _probe_overheard() -> bool:
+    x = torch.ones(2, requires_grad=True)
+    y = _Doubling.apply(x)  # type: ignore[no-untyped-call]
+    node, seen = y.grad_fn, []
+
+    def heard(cotangents: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        seen.append(tuple(run().shape))
+        return cotangents[0]
+
+    with overheard(node, heard):
+        (grad,) = torch.autograd.grad(y, x, torch.ones(2))
+    child, slot = node.next_functions[0]
+    expects = expected_at(child, slot).shape == (2,) and needs_gradient(node) == (True,)
+    return seen == [(3, 2)] and bool(torch.equal(grad, torch.ones(2))) and expects
+
+
 def _probe_batching() -> bool:
     x, y = torch.rand(3, 2), torch.rand(3, 4)
 
@@ -323,20 +211,20 @@ def _probe_batching() -> bool:
 
 
 _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
-    ("leaf of an AccumulateGrad node", _probe_leaf, "leaves are numbered, not named"),
-    ("sequence numbers of nodes", _probe_sequence, "pb.trace() finds no user calls"),
-    ("metadata kept on nodes", _probe_metadata, "pb.trace() finds no user calls"),
-    ("shapes a node expects", _probe_slots, "undefined cotangents have no shape"),
-    ("hooks of a node", _probe_hooks, "hooks on nodes are not named"),
-    ("freed tensors of a node", _probe_freed, "a freed graph is reported without the node"),
-    ("freed nodes, without unpacking", _probe_first_freed, "pb.step meets a freed graph later"),
-    ("hooks around single nodes", _probe_single_nodes, "pb.step does not work"),
-    ("frames of the engine", _probe_engine_frames, "pb.diagnose finds no outputs by itself"),
-    ("saved tensors written over", _probe_overwritten, "in-place errors name no node and no line"),
-    ("refused parameters", _probe_refused, "a non-leaf given to an optimizer is not named"),
-    ("tensors that retain their gradient", _probe_retaining, "a look may fill their .grad"),
-    ("number of the running pass", _probe_task, "passes of other threads mix into a record"),
-    ("a node run alone", _probe_alone, "pb.find_nonfinite shows no operands and proves no fix"),
+    ("leaf of an AccumulateGrad node", probe_leaf, "leaves are numbered, not named"),
+    ("sequence numbers of nodes", probe_sequence, "pb.trace() finds no user calls"),
+    ("metadata kept on nodes", probe_metadata, "pb.trace() finds no user calls"),
+    ("shapes a node expects", probe_slots, "undefined cotangents have no shape"),
+    ("hooks of a node", probe_hooks, "hooks on nodes are not named"),
+    ("freed tensors of a node", probe_freed, "a freed graph is reported without the node"),
+    ("freed nodes, without unpacking", probe_first_freed, "pb.step meets a freed graph later"),
+    ("hooks around single nodes", probe_single_nodes, "pb.step does not work"),
+    ("frames of the engine", probe_engine_frames, "pb.diagnose finds no outputs by itself"),
+    ("saved tensors written over", probe_overwritten, "in-place errors name no node and no line"),
+    ("refused parameters", probe_refused, "a non-leaf given to an optimizer is not named"),
+    ("tensors that retain their gradient", probe_retaining, "a look may fill their .grad"),
+    ("number of the running pass", probe_task, "passes of other threads mix into a record"),
+    ("a node run alone", probe_alone, "pb.find_nonfinite shows no operands and proves no fix"),
     ("running torch.func transforms", _probe_transform, "torch's own error appears there"),
     ("the node that runs", _probe_running_node, "nonlinear hooks are found by trial alone"),
     ("a batched tensor's first entry", _probe_plain_sample, "no plan is made inside vmap"),
@@ -345,6 +233,8 @@ _PROBES: tuple[tuple[str, Callable[[], bool], str], ...] = (
     ("forms of tensors at one look", _probe_forms, "every call checks all anew, and is slower"),
     ("versions of dictionaries", _probe_versions, "modules are read anew at every call"),
     ("modules that wait with their code", _probe_graph_module, "plans take longer to make"),
+    ("what a custom backward returns", _probe_overheard, "pb.audit sees no wrong shapes"),
+    ("one fake mode for a graph", _probe_one_mode, "plans take longer to make"),
     ("derivatives.yaml", _probe_formulas, "records quote no formulas"),
 )
 

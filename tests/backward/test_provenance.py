@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import subprocess
 import sys
 import threading
@@ -150,14 +151,19 @@ def test_traced_under_a_transform() -> None:
 
 
 DEEP = """
-import contextlib, gc, sys, torch, pullback as pb
+import contextlib, gc, resource, sys, torch, pullback as pb
+resource.setrlimit(resource.RLIMIT_STACK, (2**21, 2**21))
+if "unguarded" in sys.argv:
+    from pullback.backward import depth
+    depth.STRETCH = 10**9
+gc.freeze()  # what is imported, or the collections below would take seconds
 x = torch.ones(2, requires_grad=True)
 with pb.trace() if "trace" in sys.argv else contextlib.nullcontext():
     out = x
-    for _ in range(25_000):
+    for _ in range(6_250):
         out = out.neg().clone()
 if "record" in sys.argv:
-    assert len(pb.record(out, torch.ones(2)).nodes) == 50_001
+    assert len(pb.record(out, torch.ones(2)).nodes) == 12_501
 if "exit" not in sys.argv:
     del out
     for _ in range(16):
@@ -168,13 +174,24 @@ print("alive")
 """
 
 
+def deep(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", DEEP, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("what", ["record", "trace", "trace record", "record exit", "trace exit"])
 def test_deep_graphs_are_freed_without_overflowing_the_stack(what: str) -> None:
-    """torch frees a chain recursively once Python has seen its nodes; see backward/depth.py."""
-    done = subprocess.run(
-        [sys.executable, "-c", DEEP, *what.split()], capture_output=True, text=True, check=False
-    )
+    """torch frees a chain recursively once Python has seen its nodes; see backward/depth.py.
+
+    A stack of 2 MiB overflows at a quarter of the nodes that the usual 8 MiB hold.
+    """
+    done = deep(*what.split())
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
+
+
+def test_a_graph_that_nothing_guards_would_overflow_it() -> None:
+    done = deep("record", "unguarded")
+    assert (done.returncode, done.stdout.strip()) == (-signal.SIGSEGV, "")
 
 
 def test_ordinary_graphs_are_freed_at_once() -> None:

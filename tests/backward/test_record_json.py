@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+from functools import cache
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 import pullback as pb
 
 
+@cache
 def saved() -> str:
     x = torch.tensor([1.0, 2.0, float("inf")], requires_grad=True)
     w = torch.randn(2, 3, dtype=torch.bfloat16, requires_grad=True)

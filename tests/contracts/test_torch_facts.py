@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.autograd.graph import get_gradient_edge
 
 from pullback._capabilities import Capability, capabilities
 from pullback._torch import overwritten, saved_tensors_kept
@@ -141,3 +144,55 @@ def test_reading_a_written_tensor_runs_no_hooks_of_the_user() -> None:
     assert y.grad_fn is not None
     assert overwritten(y.grad_fn) == []
     assert unpacked == []
+
+
+class _Twice(torch.autograd.Function):
+    """Returns a gradient of a shape that its input does not have."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, v: torch.Tensor) -> torch.Tensor:
+        return torch.stack([v, v])
+
+
+def test_a_gradient_of_a_wrong_shape_is_summed_before_any_hook_sees_it() -> None:
+    """Why ``pb.audit`` listens at ``apply``; the node asks for it anew in every pass."""
+    x = torch.ones(3, requires_grad=True)
+    y = _Twice.apply(x)
+    seen: list[tuple[int, ...]] = []
+    y.grad_fn.register_hook(lambda sent, came: seen.append(tuple(sent[0].shape)))
+    apply = y.grad_fn.apply
+
+    def instead(*cotangents: torch.Tensor) -> Any:
+        returned = apply(*cotangents)
+        seen.append(tuple(returned.shape))
+        return returned
+
+    y.grad_fn.apply = instead
+    torch.autograd.grad(y.sum(), x, retain_graph=True)
+    del y.grad_fn.apply
+    torch.autograd.grad(y.sum(), x)
+    assert seen == [(2, 3), (3,), (3,)]
+
+
+def test_the_tensors_that_a_node_saved_lead_where_its_gradients_go() -> None:
+    """How ``pb.audit`` knows an input of forward again."""
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor, n: int, y: torch.Tensor) -> torch.Tensor:
+            ctx.save_for_backward(y, x)
+            return n * x * y
+
+        @staticmethod
+        def backward(ctx: Any, v: torch.Tensor) -> Any:
+            raise NotImplementedError
+
+    x = torch.ones(3, requires_grad=True)
+    node = Product.apply(x, 2, x.exp()).grad_fn
+    places = [(e.node, e.output_nr) for e in map(get_gradient_edge, node.saved_tensors)]
+    assert places == list(reversed(node.next_functions))
+    assert node.needs_input_grad == (True, False, True)

@@ -35,6 +35,8 @@ def test_public_names_have_an_example_and_say_what_they_raise() -> None:
         "assert_reaches",
         "assert_no_cut",
         "assert_finite",
+        "audit",
+        "audit_function",
         "sensitivity",
         "vjp",
         "jvp",

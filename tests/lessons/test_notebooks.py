@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pullback.lessons import notebooks
 from pullback.lessons.catalogue import entry_of, source_of
 
 from .helpers import NUMBERS
+from .warm_kernel import kernels
 
 
 def text_of(cell: Any) -> str:
@@ -24,10 +26,19 @@ def text_of(cell: Any) -> str:
     return "".join("".join(output["text"]) for output in streams)
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with kernels(tmp_path_factory.mktemp("warm")) as folder:
+        yield folder
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_worked_notebook_runs_in_a_kernel_and_every_check_passes(
-    number: int, tmp_path: Path
+    number: int, tmp_path: Path, warm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The first by the kernel that is installed, the others by kernels forked from a warm one."""
+    if number != NUMBERS[0]:
+        monkeypatch.setenv("JUPYTER_PATH", str(warm))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the Jupyter client, in this process
         path = notebooks.write(number, tmp_path, worked=True)

@@ -86,9 +86,14 @@ def operators(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
     }
 
 
+def seeded(seed: int) -> None:
+    """``torch.manual_seed`` on the CPU alone: for devices that are not there it notes the stack."""
+    torch.default_generator.manual_seed(seed)
+
+
 def samples_of(label: str, op: Any, dtype: torch.dtype, most: int) -> Iterator[Sample]:
     """Small samples, spread over the database's list so that its options all have a chance."""
-    torch.manual_seed(0)
+    seeded(0)
     np.random.seed(0)
     random.seed(0)
     found = []
@@ -142,7 +147,7 @@ def _sample(label: str, op: Any, given: Any) -> Sample | None:
 def true_entries(arguments: Arguments, func: Callable[..., Any], primals: Sequence[Tensor]) -> Any:
     """Where the Jacobian at a point is a number other than 0; None where there is none."""
     leaves = [t.detach().clone().requires_grad_() for t in primals]
-    torch.manual_seed(1)
+    seeded(1)
     outputs = [as_real(t) for t in pytree.tree_leaves(arguments.call(func, leaves, []))]
     if not 0 < sum(t.numel() for t in outputs) <= LARGEST:
         return None
@@ -168,7 +173,7 @@ def perturbed(tensor: Tensor) -> Tensor:
 def points_of(primals: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """The sample; a point near by; and one whose entries have changed places."""
     yield list(primals)
-    torch.manual_seed(2)
+    seeded(2)
     yield [perturbed(t) for t in primals]
     shuffled = [t.reshape(-1)[torch.randperm(t.numel())].reshape(t.shape) for t in primals]
     yield [perturbed(t) for t in shuffled]
@@ -189,7 +194,7 @@ def examine(sample: Sample, outcome: Outcome, lifts: int = 5) -> None:
     outcome.samples += 1
     everywhere = True
     try:
-        torch.manual_seed(1)
+        seeded(1)
         graph = capture("sweep", sample.func, arguments, State.of(sample.func)).graph
     except NotCaptured as reason:
         outcome.not_captured.append(f"{sample.label}: {first_line(reason)}")
@@ -232,7 +237,7 @@ def dense_jacobian(
     Each gives every output a cotangent: the backward of a group norm is another where one has none.
     """
     leaves = [t.detach().clone().requires_grad_() for t in primals]
-    torch.manual_seed(1)
+    seeded(1)
     outputs = [as_real(t) for t in pytree.tree_leaves(arguments.call(func, leaves, []))]
     zeros = [torch.zeros_like(out, memory_format=torch.contiguous_format) for out in outputs]
     rows = []
@@ -250,7 +255,7 @@ def dense_jacobian(
 def examine_lifted(sample: Sample, arguments: Arguments, outcome: Outcome) -> None:
     """A lifted matrix, where the operator can be lifted, against dense autograd at two points."""
     argnums = tuple(range(len(sample.inputs)))
-    torch.manual_seed(1)
+    seeded(1)
     plan = pb.plan_jacobian(sample.func, *sample.inputs, argnums=argnums, lift=True)
     if not plan.lifted:
         return
@@ -261,7 +266,7 @@ def examine_lifted(sample: Sample, arguments: Arguments, outcome: Outcome) -> No
             truth = dense_jacobian(arguments, sample.func, primals)
         except RuntimeError:
             continue
-        torch.manual_seed(1)
+        seeded(1)
         found = jac(*_as_given(sample, primals)).to_dense()
         # Where a product is not finite, zeros of others may not be what they are on their own.
         usable = truth.isfinite() & found.isfinite()

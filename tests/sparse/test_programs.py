@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -26,9 +27,14 @@ def without_aux(program: Program, func: Func) -> Func:
     return (lambda *args: func(*args)[0]) if program.has_aux else func
 
 
-@functools.lru_cache(maxsize=4)
 def dense_jacobian(program: Program, seed: int) -> np.ndarray[Any, Any]:
     """The matrix of all output elements by all selected input elements, a backward pass per row."""
+    found: np.ndarray[Any, Any] = _kept_jacobian(program, seed).toarray()
+    return found
+
+
+@functools.cache
+def _kept_jacobian(program: Program, seed: int) -> scipy.sparse.csr_array:
     func, args = program.make()[0], list(program.at(seed))
     chosen = program.argnums if isinstance(program.argnums, tuple) else (program.argnums,)
     for k in chosen:
@@ -37,7 +43,7 @@ def dense_jacobian(program: Program, seed: int) -> np.ndarray[Any, Any]:
     outputs = pytree.tree_leaves(without_aux(program, func)(*args))
     rows = [row_of(out, k, inputs) for out in outputs for k in range(out.numel())]
     n = sum(x.numel() for x in inputs)
-    return torch.stack(rows).numpy() if rows else np.zeros((0, n))
+    return scipy.sparse.csr_array(torch.stack(rows).numpy() if rows else np.zeros((0, n)))
 
 
 def row_of(output: Tensor, k: int, inputs: list[Tensor]) -> Tensor:
@@ -107,10 +113,17 @@ def plan_of(program: Program, func: Func, args: Args, **options: Any) -> Any:
         return pb.plan_jacobian(plain, *args, argnums=program.argnums, **options)
 
 
+@functools.cache
+def planned(program: Program, lift: Any) -> tuple[Func, Args, Any]:
+    """A function, a point and a plan of it. Three tests look at it, of which one calls."""
+    func, args = program.make()
+    return func, args, plan_of(program, func, args, lift=lift)
+
+
 @needs_plans
 @EVERY
 def test_the_plan_has_the_pattern_of_theory(program: Program) -> None:
-    plan = plan_of(program, *program.make())
+    *_, plan = planned(program, "auto")
     found = plan.pattern.to_scipy().toarray()
     truth = truth_of(program)
     assert found.shape == truth.shape
@@ -125,11 +138,10 @@ def test_the_plan_has_the_pattern_of_theory(program: Program) -> None:
 @needs_plans
 @EVERY
 def test_the_plan_needs_no_more_products_than_stated(program: Program) -> None:
-    func, args = program.make()
     if program.max_products is not None:
-        plain = plan_of(program, func, args, lift=False)
+        *_, plain = planned(program, False)
         assert plain.num_products <= program.max_products
-    lifted = plan_of(program, func, args, lift=True)
+    *_, lifted = planned(program, True)
     if program.lifted_products is not None:
         assert lifted.lifted, lifted.notes
         assert lifted.num_products <= program.lifted_products
@@ -140,8 +152,7 @@ def test_the_plan_needs_no_more_products_than_stated(program: Program) -> None:
 @EVERY
 def test_the_sparse_jacobian_is_the_dense_one_at_two_points(program: Program, lift: Any) -> None:
     """At both twice, since what is called again and again is replayed in another way."""
-    func, args = program.make()
-    plan = plan_of(program, func, args, lift=lift)
+    func, args, plan = planned(program, lift)
     options = {"argnums": program.argnums, "has_aux": program.has_aux}
     jac = pb.jacobian(func, plan=plan, layout="scipy", **options)
     for call, point in enumerate((args, program.other(), args, program.other())):

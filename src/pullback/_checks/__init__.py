@@ -4,6 +4,8 @@ A check takes the public name of its caller first: the message starts with it, t
 place in the argument, what is there, the rule, and what to write instead.
 """
 
+from .audits import custom_function as custom_function
+from .audits import differentiable_call as differentiable_call
 from .builders import boolean_mask as boolean_mask
 from .builders import cotangent_targets as cotangent_targets
 from .builders import entry as entry

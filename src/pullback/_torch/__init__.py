@@ -19,6 +19,17 @@ from .files import is_own_file as is_own_file
 from .files import is_scaling as is_scaling
 from .files import runs_a_formula as runs_a_formula
 from .files import user_line as user_line
+from .functions import Expected as Expected
+from .functions import Heard as Heard
+from .functions import expected_at as expected_at
+from .functions import kept_as_attributes as kept_as_attributes
+from .functions import needs_gradient as needs_gradient
+from .functions import overheard as overheard
+from .functions import refuses_twice as refuses_twice
+from .functions import run_backward as run_backward
+from .functions import same_value as same_value
+from .functions import saved_by as saved_by
+from .functions import unwritten as unwritten
 from .modules import graph_module as graph_module
 from .nodes import RunningNode as RunningNode
 from .nodes import Slot as Slot

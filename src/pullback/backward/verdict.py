@@ -27,10 +27,14 @@ class Verdict:
     fix: str = ""
 
     def __str__(self) -> str:
-        blocks: list[draw.Block] = [draw.Sentence(self.text, self.evidence)]
+        return draw.to_text(draw.Page(self.code.replace("_", " "), tuple(self.blocks())))
+
+    def blocks(self) -> list[draw.Block]:
+        """The finding, its evidence and its fix, to stand on a page."""
+        found: list[draw.Block] = [draw.Sentence(self.text, self.evidence)]
         if self.fix:
-            blocks += [draw.Heading("Fix", 2), *fix_blocks(self.fix)]
-        return draw.to_text(draw.Page(self.code.replace("_", " "), tuple(blocks)))
+            found += [draw.Heading("Fix", 2), *fix_blocks(self.fix)]
+        return found
 
 
 def fix_blocks(fix: str) -> list[draw.Block]:

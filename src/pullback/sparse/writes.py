@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.fx import traceback
 
-from .. import _checks, _torch
+from .. import _checks, _settings, _torch
 from .._tracing import recorded_functional
 from .arguments import devices_of, fresh
 from .captured import NotCaptured, without_autocast
@@ -49,6 +49,7 @@ def _traced_again(raw: fx.GraphModule, tensors: Sequence[Tensor]) -> fx.GraphMod
         with (
             without_autocast(),
             traceback.preserve_node_meta(),
+            _settings.one_fake_mode(),
             torch.random.fork_rng(devices=devices_of(tensors)),
         ):
             return recorded_functional(run, *map(fresh, tensors))
