@@ -22,6 +22,7 @@ from .sparse.products import Existing
 from .sparse.study import pattern_here
 
 
+@_torch.runs_unwatched
 def jacobian_of(
     outputs: Any,
     inputs: Any,

@@ -59,6 +59,7 @@ class Jacobian:
         self.engine = ""
         self.notes: tuple[str, ...] = ()
 
+    @_torch.runs_unwatched
     def __call__(self, *args: Any, out: Any = None) -> Any:
         """The Jacobian at ``args``; with ``has_aux``, a pair of it and aux.
 

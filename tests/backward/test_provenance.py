@@ -221,3 +221,39 @@ def test_the_graph_of_a_gradient_belongs_to_the_call_that_asked_for_it() -> None
     assert told[:2] == [("sum", "grad.square().sum()"), ("square", "grad.square()")]
     assert ("grad", own) in told
     assert None not in told
+
+
+def residual(x: torch.Tensor) -> torch.Tensor:
+    return (x * x).sin()[1:] * x[:-1]
+
+
+def test_planning_and_jacobians_are_the_same_under_a_trace() -> None:
+    x = torch.linspace(0, 1, 6, dtype=torch.float64)
+    plain = pb.plan_jacobian(residual, x)
+    w = torch.ones(2, requires_grad=True)
+    with pb.trace(), pb.ledger({"w": w}) as book:
+        traced = pb.plan_jacobian(residual, x)
+        jac = pb.jacobian(residual, plan=traced)
+        found = jac(x)
+        pb.verify(residual, x, plan=traced)
+    assert (traced.mode, traced.lifted, traced.notes) == (plain.mode, plain.lifted, plain.notes)
+    assert torch.equal(traced.pattern.rows, plain.pattern.rows)
+    assert torch.equal(traced.pattern.cols, plain.pattern.cols)
+    assert torch.equal(found.to_dense(), torch.func.jacrev(residual)(x))
+    assert book.calls == ()
+
+
+def test_looks_are_no_calls_of_the_user() -> None:
+    w = torch.ones(2, requires_grad=True)
+    h = w * 2
+    h.retain_grad()
+    with pb.ledger({"w": w, "h": h}) as book:
+        out = (h * h).sum()
+        pb.record(out)
+        pb.why(w, out)
+        pb.find_nonfinite(out)
+        pb.step(out).finish()
+        assert book.calls == ()
+        out.backward()
+    assert [entry.kind for entry in book.entries] == ["deposit", "deposit"]
+    assert book.balanced

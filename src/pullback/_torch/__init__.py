@@ -52,6 +52,11 @@ from .nodes import sequence_number as sequence_number
 from .nodes import slots as slots
 from .nodes import tensor_hook_names as tensor_hook_names
 from .nodes import version_of as version_of
+from .quiet import begin_watching as begin_watching
+from .quiet import end_watching as end_watching
+from .quiet import is_quiet as is_quiet
+from .quiet import runs_unwatched as runs_unwatched
+from .quiet import unwatched as unwatched
 from .saved import is_compiled_region as is_compiled_region
 from .saved import numbers_saved as numbers_saved
 from .saved import plainly_saved as plainly_saved

@@ -23,7 +23,7 @@ from .events import UserCall
 from .listeners import Listener
 from .noting import Args, Kwargs, note_cut, note_nodes, reason_for, tensors_in
 from .optimizersteps import Steps
-from .sites import call_at, function_name, site
+from .sites import asked_by_us, call_at, function_name, site
 
 
 class _Thread(threading.local):
@@ -44,6 +44,7 @@ def begin_block(listener: Listener | None = None) -> None:
         _thread.listeners.append(listener)
     if _thread.mode is None:
         _thread.steps = Steps(_thread.listeners, _pause, resume)
+        _torch.begin_watching()
         _thread.mode = CallMode()
         _thread.mode.__enter__()  # type: ignore[no-untyped-call]
     _thread.blocks += 1
@@ -55,6 +56,7 @@ def end_block(listener: Listener | None = None) -> None:
     _thread.blocks -= 1
     if _thread.blocks == 0 and _thread.mode is not None:
         resume()
+        _torch.end_watching()
         mode, _thread.mode = _thread.mode, None
         mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         if _thread.steps is not None:
@@ -85,6 +87,8 @@ class CallMode(TorchFunctionMode):
         args: Args = (),
         kwargs: Kwargs | None = None,
     ) -> Any:
+        if _torch.is_quiet():
+            return func(*args, **(kwargs or {}))
         handler = _handlers.get(func)
         if handler is None:
             handler = _handlers.setdefault(func, _handler_for(func))
@@ -156,6 +160,8 @@ def _carry_on(call: UserCall, targets: list[Tensor], written: Args) -> None:
 
 
 def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+    if func is torch.autograd.grad and asked_by_us(3):
+        return func(*args, **kwargs)  # a look of pullback's own
     place = call_at(site(3), function_name(func))
     call, asked = enginecalls.begin(func, args, kwargs, place)
     for listener in _thread.listeners:
@@ -178,7 +184,7 @@ def _run_engine(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 
 def _get_grad(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     result = func(*args, **kwargs)
-    if result is None and _thread.listeners:
+    if result is None and _thread.listeners and not asked_by_us(3):
         where = site(3)
         for listener in _thread.listeners:
             listener.grad_was_none(args[0], where)
@@ -187,7 +193,7 @@ def _get_grad(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
 
 def _set_grad(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     result = func(*args, **kwargs)
-    if _thread.listeners:
+    if _thread.listeners and not asked_by_us(3):
         where = site(3)
         for listener in _thread.listeners:
             listener.grad_was_set(args[0], args[1] if len(args) > 1 else None, where)

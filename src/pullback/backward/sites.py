@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import linecache
 import sys
@@ -45,17 +47,30 @@ def site(depth: int = 1) -> Site:
 
 
 _USERS, _TORCHS, _OURS = 1, 2, 3
+_PLUMBING = {contextlib.__file__, functools.__file__}  # never the line that somebody looks for
 _owners: dict[str, int] = {}
 
 
 def _owner_of(filename: str) -> int:
     if len(_owners) > _MOST_FILES:
         _owners.clear()
-    owner = _USERS
+    owner = _OURS if filename in _PLUMBING else _USERS
     if _torch.is_library_file(filename):
         owner = _OURS if _torch.is_own_file(filename) else _TORCHS
     _owners[filename] = owner
     return owner
+
+
+def asked_by_us(depth: int) -> bool:
+    """Whether pullback's own code called into torch, ``depth`` frames out or behind torch's."""
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        owner = _owners.get(name) or _owner_of(name)
+        if owner != _TORCHS:
+            return owner == _OURS and name not in _PLUMBING
+        frame = frame.f_back
+    return False
 
 
 def call_at(found: Site, function: str) -> UserCall:

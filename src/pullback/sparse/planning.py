@@ -24,6 +24,7 @@ _CACHED = 2**24
 MODES = ("auto", "fwd", "rev", "mixed", "dense")
 
 
+@_torch.runs_unwatched
 def plan_jacobian(
     func: Callable[..., Any],
     *sample_args: Any,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _checks
+from .. import _checks, _torch
 from .arguments import Arguments, arguments_for
 from .plan import Plan
 from .products import Function
@@ -21,6 +21,7 @@ PRODUCTS = 4
 POINTS = 2
 
 
+@_torch.runs_unwatched
 def verify(func: Callable[..., Any], *args: Any, plan: Plan, has_aux: bool = False) -> None:
     """Check that the Jacobian along ``plan`` is that of ``func``, at ``args`` and near by.
 
