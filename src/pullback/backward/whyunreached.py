@@ -18,6 +18,7 @@ _OPAQUE = {
     "CompiledFunctionBackward": "compiled by torch.compile",
     "CheckpointFunctionBackward": "a reentrant checkpoint",
 }
+_EAGERLY = "Run that part eagerly (without torch.compile; with use_reentrant=False), and ask again."
 
 
 def of_unreached(question: Question) -> Verdict | None:
@@ -30,7 +31,9 @@ def of_unreached(question: Question) -> Verdict | None:
         if path == [] or not question.calls:
             return None
     path = question.cuts_on_the_way() or []
-    if path:
+    opaque = _opaque_part(graph)
+    inside = opaque == "CheckpointFunctionBackward"  # it runs its forward under no_grad
+    if path and not (inside and path[-1].reason == "no_grad"):
         nearest = path[-1]
         return Verdict(
             "cut",
@@ -43,18 +46,14 @@ def of_unreached(question: Question) -> Verdict | None:
     twin = None if graph is None else _twin(question, graph)
     if twin is not None:
         return twin
-    if graph is not None:
-        for node in graph.nodes:
-            reason = _OPAQUE.get(_torch.node_name(node))
-            if reason:
-                return Verdict(
-                    "opaque",
-                    f"{name} is not among the leaves that can be seen from the output; but part of "
-                    f"the graph is {reason}, and what happens inside it is not seen.",
-                    (("node", _torch.node_name(node)),),
-                    "Run that part eagerly (without torch.compile; with use_reentrant=False), and "
-                    "ask again.",
-                )
+    if opaque is not None:
+        return Verdict(
+            "opaque",
+            f"{name} is not among the leaves that can be seen from the output; but part of "
+            f"the graph is {_OPAQUE[opaque]}, and what happens inside it is not seen.",
+            (("node", opaque),),
+            _EAGERLY,
+        )
     reads = question.reads()
     if reads:
         last = reads[-1]
@@ -77,6 +76,12 @@ def of_unreached(question: Question) -> Verdict | None:
         f"Compute the output from {name} itself. If you think it was: run the forward inside `with "
         f"pb.trace():` and ask again, and the line that cut it off is named.",
     )
+
+
+def _opaque_part(graph: Graph | None) -> str | None:
+    """The name of a node that stands for many operations."""
+    names = [] if graph is None else map(_torch.node_name, graph.nodes)
+    return next((name for name in names if name in _OPAQUE), None)
 
 
 def _in_graph(question: Question, graph: Graph) -> bool:
@@ -151,6 +156,14 @@ def of_undefined(question: Question) -> Verdict | None:
         ]
     if not names and seen is None:
         return None
+    if "CheckpointFunctionBackward" in names:  # it refuses to run in a look
+        return Verdict(
+            "opaque",
+            f"A way leads to {name}, through a reentrant checkpoint: what arrives is known only "
+            f"once backward() has run, since such a checkpoint cannot be looked into.",
+            (("node", "CheckpointFunctionBackward"),),
+            _EAGERLY,
+        )
     if names:
         function = names[-1].removesuffix("Backward")
         return Verdict(
