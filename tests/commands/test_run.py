@@ -352,3 +352,24 @@ def test_nothing_stays_in_the_process(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (sys.argv, sys.path[0], sys.modules["__main__"]) == before
     assert origins.on_new_leaf == []
     assert noting.on_new_node == []
+
+
+def test_annotations_stay_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, "def f(a: int) -> float: ...\nprint(f.__annotations__)\n")
+    run(Request(path, quiet=True))
+    assert capsys.readouterr().out == "{'a': <class 'int'>, 'return': <class 'float'>}\n"
+
+
+def test_a_checkpoint_computes_as_often_as_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+    norm = torch.nn.BatchNorm1d(2)
+    x = torch.ones(4, 2, requires_grad=True)
+    checkpoint(norm, x, use_reentrant=False).sum().backward()
+    print(int(norm.num_batches_tracked))
+    """
+    run(Request(written(tmp_path, source), quiet=True))
+    assert capsys.readouterr().out == "2\n"

@@ -39,6 +39,8 @@ from .nodes import freed_tensor as freed_tensor
 from .nodes import graph_task as graph_task
 from .nodes import handed_to_hooks as handed_to_hooks
 from .nodes import handle_hooks as handle_hooks
+from .nodes import has_own_step_hooks as has_own_step_hooks
+from .nodes import has_packed as has_packed
 from .nodes import hook_name as hook_name
 from .nodes import is_view as is_view
 from .nodes import leaf_of as leaf_of
@@ -80,6 +82,7 @@ from .transforms import plain_autograd_sees_everything as plain_autograd_sees_ev
 from .transforms import plain_copy as plain_copy
 from .transforms import plain_sample as plain_sample
 from .transforms import running_transform as running_transform
+from .transforms import take_off as take_off
 from .transforms import top_function_mode as top_function_mode
 from .watched import Watched as Watched
 from .watched import computed_tensors as computed_tensors

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 
@@ -40,6 +41,20 @@ def handed_to_hooks(saved: Any) -> bool:
     """Whether a saved tensor was packed by hooks of the user's or of a checkpoint: reading it
     would run them."""
     return getattr(saved, "unpack_hook", None) is not None
+
+
+def has_packed(node: Node) -> bool:
+    """Whether reading what a node saved would run hooks of the user's or of a checkpoint."""
+    for attribute in dir(node):
+        if not attribute.startswith("_raw_saved_"):
+            continue
+        try:
+            raw = getattr(node, attribute)
+        except RuntimeError:  # freed
+            continue
+        if any(map(handed_to_hooks, raw if isinstance(raw, (tuple, list)) else (raw,))):
+            return True
+    return False
 
 
 def next_sequence_number() -> int:
@@ -126,6 +141,11 @@ def version_of(tensor: Tensor) -> int:
 def is_view(tensor: Tensor) -> bool:
     """Whether a tensor looks at the memory of another, so that writing to it writes there."""
     return tensor._is_view()
+
+
+def has_own_step_hooks(optimizer: Optimizer) -> bool:
+    """Whether hooks are registered on this optimizer alone."""
+    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
 
 
 def hook_name(hook: Callable[..., Any]) -> str:

@@ -115,6 +115,19 @@ def top_function_mode() -> TorchFunctionMode | None:
     return torch._C._get_function_stack_at(depth - 1) if depth else None
 
 
+def take_off(mode: TorchFunctionMode) -> None:
+    """End ``mode``, and leave those that were entered after it as they are.
+
+    torch ends whichever is on top: where ``mode`` is gone, the end of another one has taken it in
+    place of its own, and that other one goes now.
+    """
+    on = [torch.overrides._pop_mode() for _ in range(torch._C._len_torch_function_stack())]
+    gone = mode if mode in on else next(iter(on), None)
+    for each in reversed(on):
+        if each is not gone:
+            torch.overrides._push_mode(each)
+
+
 def function_modes_off() -> AbstractContextManager[None]:
     """Inside, torch calls are made as if no function mode were on."""
     return torch._C.DisableTorchFunction()

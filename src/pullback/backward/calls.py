@@ -33,6 +33,7 @@ class _Thread(threading.local):
         self.listeners: list[Listener] = []
         self.steps: Steps | None = None
         self.paused = False
+        self.beneath: TorchFunctionMode | None = None
 
 
 _thread = _Thread()
@@ -55,10 +56,11 @@ def end_block(listener: Listener | None = None) -> None:
         _thread.listeners.remove(listener)
     _thread.blocks -= 1
     if _thread.blocks == 0 and _thread.mode is not None:
-        resume()
         _torch.end_watching()
         mode, _thread.mode = _thread.mode, None
-        mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if not _thread.paused:
+            _torch.take_off(mode)
+        _thread.paused = False
         if _thread.steps is not None:
             _thread.steps.stop()
 
@@ -68,13 +70,17 @@ def _pause() -> None:
     part of all calls: they are left alone, where no mode of somebody else lies on top."""
     mode = _thread.mode
     if mode is not None and not _thread.paused and _torch.top_function_mode() is mode:
-        mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        _thread.paused = True
+        _torch.take_off(mode)
+        _thread.paused, _thread.beneath = True, _torch.top_function_mode()
 
 
 def resume() -> None:
-    """After a step; or where a step has raised, and was never seen to end."""
-    if _thread.mode is not None and _thread.paused:
+    """After a step; or where a step has raised, and was never seen to end.
+
+    Not on top of a mode that was entered since: its end would take off this one in its place.
+    """
+    on_place = _torch.top_function_mode() is _thread.beneath
+    if _thread.mode is not None and _thread.paused and on_place:
         _thread.paused = False
         _thread.mode.__enter__()  # type: ignore[no-untyped-call]
 
@@ -87,6 +93,8 @@ class CallMode(TorchFunctionMode):
         args: Args = (),
         kwargs: Kwargs | None = None,
     ) -> Any:
+        if torch.compiler.is_dynamo_compiling():  # it traces this, too, and cannot look further
+            return func(*args, **(kwargs or {}))
         if _torch.is_quiet():
             return func(*args, **(kwargs or {}))
         handler = _handlers.get(func)
@@ -141,8 +149,12 @@ def _write(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         mutations.note(target, version, call)
     if _torch.next_sequence_number() != before and torch.is_grad_enabled():
         note_nodes(before, func, (result, targets), args, kwargs)
-    elif len(args) > 1 or kwargs:
-        _carry_on(call, targets, (*args[1:], *kwargs.values()))
+    else:
+        if "out" in kwargs or name in _OVERWRITES:
+            for target in targets:
+                cuts.forget(target)
+        given = args if "out" in kwargs else args[1:]
+        _carry_on(call, targets, (*given, *kwargs.values()))
     for listener in listeners:
         for target in targets:
             listener.wrote(target, name, where)
@@ -237,6 +249,7 @@ _READS_OUT = _HANDS_OUT_MEMORY | {
     "item", "tolist", "__float__", "__int__", "__bool__", "__index__", "__complex__", "__format__",
     "__contains__", "is_nonzero", "equal", "allclose",
 }  # fmt: skip
+_OVERWRITES = {"zero_", "fill_", "copy_", "uniform_", "normal_", "bernoulli_", "random_"}
 _NO_WRITES = {"requires_grad_", "share_memory_", "rename_", "retain_grad_"}
 _BY_NAME: dict[str, Handler] = {"detach_": _detach_in_place}
 _PROPERTIES_THAT_COMPUTE = {"T", "H", "mT", "mH", "real", "imag"}

@@ -106,6 +106,11 @@ def note(tensor: Tensor, cuts: tuple[Cut, ...]) -> None:
     )
 
 
+def forget(tensor: Tensor) -> None:
+    """``tensor`` carries other values now, in every entry."""
+    _of_tensor.pop(id(tensor), None)
+
+
 def note_read(call: UserCall, source: Tensor) -> None:
     """``source`` was read out as plain numbers: what they went into cannot be known."""
     origins = [found for each in cuts_of(source) if (found := each.source()) is not None]

@@ -100,6 +100,8 @@ def _note_cuts_behind(node: Node | None, taken: Any) -> None:
 
 
 _INDEPENDENT = re.compile(r"\w+_like|new_\w+|has_torch_function\w*|is_\w+")
+# Of the tensors given, only the first hands on values.
+_LIKE_ANOTHER = re.compile(r"\w+_as|to")
 _CUTS_BY_NAME = {"detach": "detach", "data": "data"}
 
 
@@ -110,6 +112,10 @@ def note_cut(func: Callable[..., Any], result: Any, args: Args, kwargs: Kwargs) 
         return
     made = [t for t in tensors_in(result) if not t.requires_grad]
     name = function_name(func)
+    if _LIKE_ANOTHER.fullmatch(name):
+        sources = [t for t in tensors_in(args[:1]) if cuts.carries(t)]
+        if not sources:
+            return
     if not made or _INDEPENDENT.fullmatch(name):
         return
     if any(map(_torch.is_transform_tensor, (*sources, *made))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,8 +52,7 @@ class Steps:
             call = call_at(site(), f"{type(optimizer).__name__}.step")
             for listener in self._listeners:
                 listener.step_begins(optimizer, call)
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if closure is None:  # a closure is the user's own forward and backward
+        if not _runs_code_of_the_user(optimizer, args, kwargs):
             self._pause()
 
     def _end(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -67,3 +67,15 @@ class Steps:
             self._versions = []
             for listener in self._listeners:
                 listener.step_ended(optimizer, call)
+
+
+def _runs_code_of_the_user(optimizer: Optimizer, args: Sequence[Any], kwargs: Any) -> bool:
+    """Whether a step may do more than compute new parameters: closures, hooks and steps that are
+    not torch's own clip, empty and deposit as they like."""
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")
+    step = inspect.unwrap(type(optimizer).step)
+    return (
+        closure is not None
+        or not _torch.is_library_file(step.__code__.co_filename)
+        or _torch.has_own_step_hooks(optimizer)
+    )

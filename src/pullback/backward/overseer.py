@@ -162,10 +162,12 @@ def _spoiled(asked: Asked) -> bool:
 
 
 def runs_python(graph: Graph) -> bool:
-    """Whether a look would run code of the user's once more: hooks, custom Functions."""
+    """Whether a look would run code of the user's once more: in hooks, Functions, checkpoints."""
     for node in graph.nodes:
         if _torch.leaf_of(node) is None and (
-            _torch.custom_function(node) is not None or prehook_names(node)
+            _torch.custom_function(node) is not None
+            or prehook_names(node)
+            or _torch.has_packed(node)
         ):
             return True
     return bool(_torch.watched_tensors(graph.children_of).hooked)

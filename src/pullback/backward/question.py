@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,13 @@ from .recorder import run_pass
 from .targets import targets_of
 
 
+class _Looks(threading.local):
+    running = False
+
+
+_looks = _Looks()
+
+
 @dataclass
 class Question:
     """``name`` is what the user calls ``tensor``; ``out`` is None where no outputs were given."""
@@ -35,6 +43,7 @@ class Question:
     calls: Sequence[EngineCall] = ()
     watched: bool = False
     _freed: str | None = field(default=None, init=False)
+    _seen: dict[float, BackwardRecord | None] = field(default_factory=dict, init=False)
 
     @classmethod
     def about(cls, caller: str, name: str, tensor: Tensor, out: Leaves | None) -> Question:
@@ -153,15 +162,24 @@ class Question:
     def look(self, factor: float = 1.0) -> BackwardRecord | None:
         """One backward from the outputs with cotangents of this factor, seen and not deposited.
 
-        None where it cannot be run: no way leads there, or the graph was freed.
+        None where it cannot be run: no way leads there, or the graph was freed. Run once: hooks
+        and checkpoints in the graph run with it.
         """
+        if factor not in self._seen:
+            self._seen[factor] = self._look(factor)
+        return self._seen[factor]
+
+    def _look(self, factor: float) -> BackwardRecord | None:
         out, graph = self.differentiable, self.graph()
         if out is None or graph is None or not self.tensor.requires_grad:
+            return None
+        if _looks.running:  # a hook in the graph that is looked at asks in its turn
             return None
         values = tuple(torch.full_like(tensor, factor).detach() for tensor in out.tensors)
         targets = targets_of({self.name: self.tensor}, graph, asked=True)
         if targets.items[0].port is None:
             return None
+        _looks.running = True
         try:
             return run_pass(Job(self.caller, graph, out, values, targets))
         except GraphError as error:
@@ -169,6 +187,8 @@ class Question:
             return None
         except (UnsupportedError, RuntimeError):
             return None
+        finally:
+            _looks.running = False
 
 
 def plainly(tensor: Tensor) -> str:

@@ -115,8 +115,8 @@ def _nonfinite(seen: Overseer) -> Iterator[draw.Block]:
         )
     if not births and seen.seen.unasked:
         yield draw.Sentence(
-            f"Where it was born was not asked: hooks or custom Functions in the graph of "
-            f"{seen.seen.unasked} would have run once more. pb.find_nonfinite(out) asks."
+            f"Where it was born was not asked: hooks, checkpoints or custom Functions in the graph "
+            f"of {seen.seen.unasked} would have run once more. pb.find_nonfinite(out) asks."
         )
 
 

@@ -20,7 +20,7 @@ from .stats import stats_of
 from .verdict import Evidence, Verdict
 
 _POWERS = (40, 100)
-_ZERO = re.compile(r": (at::)?zeros(_like)?\([^()]*\)$")  # the whole formula, not a part of it
+_ZERO = re.compile(r": (at::)?zeros(_like|_symint)?\(([^()]|\(\))*\)$")  # the whole formula
 
 
 def of_held(question: Question, grad: Tensor) -> Verdict:

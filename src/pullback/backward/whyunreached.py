@@ -22,6 +22,7 @@ _OPAQUE = {
     "CompiledFunctionBackward": "compiled by torch.compile",
     "CheckpointFunctionBackward": "a reentrant checkpoint",
 }
+_EAGERLY = "Run that part eagerly (without torch.compile; with use_reentrant=False), and ask again."
 
 
 def of_unreached(question: Question) -> Verdict | None:
@@ -34,7 +35,9 @@ def of_unreached(question: Question) -> Verdict | None:
         if path == [] or not question.calls:
             return None
     path = question.cuts_on_the_way() or []
-    if path:
+    opaque = _opaque_part(graph)
+    inside = opaque == "CheckpointFunctionBackward"  # it runs its forward under no_grad
+    if path and not (inside and path[-1].reason == "no_grad"):
         nearest = path[-1]
         return Verdict(
             "cut",
@@ -74,6 +77,12 @@ def of_unreached(question: Question) -> Verdict | None:
         f"Compute the output from {name} itself. If you think it was: run the forward inside `with "
         f"pb.trace():` and ask again, and the line that cut it off is named.",
     )
+
+
+def _opaque_part(graph: Graph | None) -> str | None:
+    """The name of a node that stands for many operations."""
+    names = [] if graph is None else map(_torch.node_name, graph.nodes)
+    return next((name for name in names if name in _OPAQUE), None)
 
 
 def _in_graph(question: Question, graph: Graph) -> bool:
@@ -202,18 +211,16 @@ def _either(names: Sequence[str]) -> str:
 
 
 def _opaque(question: Question, nodes: Iterable[Node]) -> Verdict | None:
-    for node in nodes:
-        reason = _OPAQUE.get(_torch.node_name(node))
-        if reason:
-            return Verdict(
-                "opaque",
-                f"No gradient is seen to reach {question.name}; but part of the graph is {reason}, "
-                f"and what happens inside it is not seen.",
-                (("node", _torch.node_name(node)),),
-                "Run that part eagerly (without torch.compile; with use_reentrant=False), and ask "
-                "again.",
-            )
-    return None
+    found = next((n for n in map(_torch.node_name, nodes) if n in _OPAQUE), None)
+    if found is None:
+        return None
+    return Verdict(
+        "opaque",
+        f"No gradient is seen to reach {question.name}; but part of the graph is {_OPAQUE[found]}: "
+        f"what happens inside it is not seen, and is known only once backward() has run.",
+        (("node", found),),
+        _EAGERLY,
+    )
 
 
 def of_not_run(question: Question) -> Verdict:

@@ -90,7 +90,7 @@ def _watched(overseer: Overseer, tracing: trace, program: Callable[[], int]) -> 
 def _execute(source: bytes, module: ModuleType) -> int:
     path = str(module.__file__)
     try:
-        exec(compile(source, path, "exec"), vars(module))
+        exec(compile(source, path, "exec", dont_inherit=True), vars(module))
     except SystemExit as ended:
         return _exit_code(ended)
     except KeyboardInterrupt as error:
