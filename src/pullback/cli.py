@@ -125,7 +125,7 @@ def run(
     from .commands.run import Request
     from .commands.run import run as run_script
 
-    raise typer.Exit(run_script(Request(script, context.args, quiet, report)))
+    raise typer.Exit(run_script(Request(script, context.args, quiet, report, stays=True)))
 
 
 @app.command()

@@ -96,6 +96,18 @@ class Question:
             and not any(root.cuts for root in call.roots)
         ]
 
+    def calls_known_to_reach(self) -> list[EngineCall]:
+        """The backwards that ended well and surely went through the tensor."""
+        target = self.origin()
+        return [
+            call
+            for call in self.calls
+            if call.writes
+            and not call.running
+            and not call.error
+            and any(root.origin is not None and reaches(root.origin, target) for root in call.roots)
+        ]
+
     def origin(self) -> AnyOrigin:
         if self.tensor.grad_fn is None:
             return LeafOrigin(self.tensor)

@@ -25,6 +25,8 @@ _ZERO = re.compile(r": (at::)?zeros(_like|_symint)?\(([^()]|\(\))*\)$")  # the w
 
 def of_held(question: Question, grad: Tensor) -> Verdict:
     """``grad`` is the ``.grad`` of the tensor in question."""
+    if grad.numel() == 0:
+        return Verdict("arrived", f"{question.name} is empty, and so is its .grad.")
     for verdict in (
         _unlogged(question),
         _nonfinite(question, grad),
@@ -235,8 +237,8 @@ def _accumulated(question: Question, grad: Tensor) -> Verdict | None:
         return None
     return Verdict(
         "accumulated",
-        f"{name}.grad is exactly {many} times the gradient of the outputs: {many} backwards added "
-        f"theirs, and nothing emptied it in between.",
+        f"{name}.grad is exactly {many} times the gradient of the outputs with cotangents of ones, "
+        f"as {many} backwards leave it where nothing empties it in between.",
         (("times", str(many)),),
         fix,
     )

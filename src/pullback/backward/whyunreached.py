@@ -142,6 +142,17 @@ def of_undefined(question: Question) -> Verdict | None:
     hidden = _opaque(question, above)
     if hidden is not None and not names:
         return hidden
+    if question.freed and not names and not hidden:
+        ran = [call for call in question.calls_known_to_reach() if call.asked_for(question.tensor)]
+        if ran:
+            return Verdict(
+                "zeroed_after",
+                f"{at(ran[-1].call)} ran through {name} and wrote its .grad; it is None now, so "
+                f"something has set it to None since.",
+                (("backward", at(ran[-1].call)),),
+                f"Read {name}.grad right after that line. A ledger names who emptied it:\n"
+                f"    with pb.ledger({{{name!r}: {name}}}) as book:",
+            )
     if question.freed and not names:
         return Verdict(
             "freed_graph",

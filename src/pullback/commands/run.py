@@ -30,12 +30,14 @@ CALLER = "run"
 
 @dataclass(frozen=True)
 class Request:
-    """What was typed."""
+    """What was typed. ``stays`` leaves the script in the place of ``__main__`` when it has ended:
+    handlers at the exit of the process look for its names there."""
 
     script: Path
     arguments: Sequence[str] = ()
     quiet: bool = False
     report: Path | None = None
+    stays: bool = False
 
 
 def run(request: Request) -> int:
@@ -72,7 +74,8 @@ def _as_main(request: Request) -> Iterator[ModuleType]:
     try:
         yield module
     finally:
-        sys.modules["__main__"], sys.argv, sys.path[0] = before
+        if not request.stays:
+            sys.modules["__main__"], sys.argv, sys.path[0] = before
 
 
 def _watched(overseer: Overseer, tracing: trace, program: Callable[[], int]) -> int:

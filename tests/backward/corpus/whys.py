@@ -393,6 +393,26 @@ verdict = pb.why(x)
         "zeroed_after", ("    optimizer.zero_grad(set_to_none=False)", "    pass"),
         expected=(2.0, 4.0), says="zeros",
     ),
+    "emptied, and only traced": case(
+        X + """
+with pb.trace():
+    out = (x * x).exp().sum()
+    out.backward()  # <-
+    x.grad = None
+verdict = pb.why(x, out)
+""",
+        "zeroed_after", ("    x.grad = None\n", ""), expected=(5.4365637, 218.3926),
+        says="something has set it to None",
+    ),
+    "an empty tensor": case(
+        """
+x = torch.zeros(0, 3, requires_grad=True)
+out = (x * 2).sum()
+out.backward(retain_graph=True)
+verdict = pb.why(x, out)
+""",
+        "arrived", says="empty",
+    ),
     "no backward ran": case(
         X + """
 with pb.ledger({"x": x}):
