@@ -212,7 +212,7 @@ def _of(entry: Entry) -> str:
         return entry.note or entry.call.code
     parts = []
     for root in call.roots[:2]:
-        made = f" ({root.call.code})" if root.call is not None else ""
+        made = f" ({root.call.code})" if root.call is not None and root.call.code else ""
         weight = "" if root.cotangent is None else f", v is {root.cotangent.words}"
         parts.append(f"output {shape(root.shape)}{made}{weight}")
     if len(call.roots) > 2:

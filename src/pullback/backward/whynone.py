@@ -124,7 +124,7 @@ def _of_non_leaf(question: Question) -> Verdict:
         f"{name} was computed (is_leaf is False), and backward keeps .grad for leaves only.",
         tuple(evidence),
         f"Before backward:\n    {name}.retain_grad()\n"
-        f"or ask for it: torch.autograd.grad(out, {name}).",
+        f"or ask for it: torch.autograd.grad({'loss' if name == 'out' else 'out'}, {name}).",
     )
 
 
