@@ -77,7 +77,7 @@ def test_a_right_function_passes(function: type[Function], inputs: tuple[Any, ..
     assert (found.findings, found.notes, found.passed) == ((), (), True)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("code", WRONG)
 def test_a_fault_is_found_by_its_name(code: str, seed: int) -> None:
     function, inputs = WRONG[code]
@@ -107,7 +107,7 @@ def test_a_factor_of_two_is_shown_at_one_entry() -> None:
     assert "(2 times as much)" in str(pb.audit_function(faulty.Doubled, X))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_single_wrong_entry_is_found(seed: int) -> None:
     told = facts(pb.audit_function(faulty.OneEntry, X, seed=seed), "wrong_gradient")
     assert told == {

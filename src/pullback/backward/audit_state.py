@@ -122,9 +122,11 @@ def _gap(found: Gradients, wanted: Sequence[Tensor | None]) -> tuple[float, floa
     for a, b in zip(found, wanted, strict=True):
         if a is None or b is None or not a.numel():
             continue
-        difference = (a - b).abs().reshape(-1).nan_to_num(0.0)
+        difference = (a - b).abs().reshape(-1).nan_to_num(0.0, 0.0, 0.0)  # where it overflows
         place = int(difference.argmax())
-        if float(difference[place]) > rounding(a.dtype) * float(b.abs().nan_to_num(0.0).amax()):
+        largest = float(b.abs().nan_to_num(0.0, 0.0, 0.0).amax())
+        least = torch.finfo(a.dtype).tiny  # below it digits are lost
+        if float(difference[place]) > rounding(a.dtype) * largest + least:
             here, there = a.reshape(-1)[place], b.reshape(-1)[place]
             return float(here.real), float(there.real)
     return None
