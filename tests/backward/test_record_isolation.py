@@ -182,7 +182,9 @@ def test_grad_written_elsewhere_during_a_look_stays() -> None:
     assert torch.equal(other.grad, torch.ones(3))
 
 
+@pytest.mark.usefixtures("frozen_objects_count")
 def test_frozen_objects_are_said_to_be_out_of_sight() -> None:
+    assert pb.record((ones() * 2).sum()).notes == ()
     h = ones() * 2
     gc.freeze()
     try:
