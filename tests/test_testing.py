@@ -17,7 +17,7 @@ from tests.backward.test_why import marked_line, run
 
 # No gradient is defined at x; after the fix of the program one is.
 UNDELIVERED = {
-    "cut", "not_reached", "different_object", "function_returned_none", "no_grad",
+    "cut", "not_reached", "different_object", "function_returned_none", "no_grad", "opaque",
     "inference_mode", "integer_dtype", "no_requires_grad", "frozen",
 }  # fmt: skip
 ZEROS = {"numeric_zero", "structural_zero", "underflow"}

@@ -24,6 +24,19 @@ def column(title: str, name: str) -> list[str]:
     return [row[rows[0].index(name)] for row in rows[2:]]
 
 
+def test_what_watching_costs_is_what_was_measured() -> None:
+    title = "Training steps, plain and watched (4 at a time)"
+    traced, kept = (
+        column(title, f"× {name}") for name in ("under trace", "under trace and ledger")
+    )
+    run = column("A script's training loop, by python and by pullback run", "× pullback run")
+    page = told("how-to/keep-a-ledger.md")
+    assert f"{traced[0]} times as long under a trace and {kept[0]} under a ledger" in page
+    assert f"four 1,024 wide {traced[1]} and {kept[1]}" in page
+    assert f"took {float(kept[2]):.1f} times as long" in page
+    assert f"took {run[0]} times as long" in told("how-to/run-a-script.md")
+
+
 def numbers(cells: list[str]) -> list[float]:
     found = [cell.replace(",", "") for cell in cells]
     return [float(cell) for cell in found if re.fullmatch(r"[\d.]+", cell)]
