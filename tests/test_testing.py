@@ -295,7 +295,7 @@ def test_places_can_be_allowed() -> None:
         (
             ("detatch",),
             "pb.assert_no_cut: `allow` holds 'detatch', which is neither a reason (detach, data, "
-            "no_grad, inference_mode, not_differentiable) nor a place such as 'train.py:12'.",
+            "copied, no_grad, inference_mode, not_differentiable) nor a place such as 'train.py:12'.",
         ),
         (
             3,

@@ -17,6 +17,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_Pass = Annotated[
+    str,
+    typer.Argument(
+        metavar="[FILE.py:FUNC]",
+        help="The function, run at what FUNC_sample() or sample() of its file returns. Left out: "
+        "the tutorial's example.",
+    ),
+]
+_At = Annotated[
+    Path | None,
+    typer.Option(metavar="x.pt", help="Arguments that torch.save wrote, instead of a sample."),
+]
+_Traceback = Annotated[
+    bool, typer.Option("--traceback", help="On an error, show the whole traceback.")
+]
+
 
 @app.callback()
 def _root() -> None:
@@ -83,9 +99,7 @@ def jacobian(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare with autograd on random vectors.")
     ] = False,
-    traceback: Annotated[
-        bool, typer.Option("--traceback", help="On an error, show the whole traceback.")
-    ] = False,
+    traceback: _Traceback = False,
 ) -> None:
     """Plan the sparse Jacobian of a function in a file, compute it, and write it down.
 
@@ -130,23 +144,11 @@ def run(
 
 @app.command()
 def explore(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="[FILE.py:FUNC]",
-            help="The function, run at what FUNC_sample() or sample() of its file returns. Left "
-            "out: the tutorial's example.",
-        ),
-    ] = "",
-    at: Annotated[
-        Path | None,
-        typer.Option(metavar="x.pt", help="Arguments that torch.save wrote, instead of a sample."),
-    ] = None,
+    target: _Pass = "",
+    at: _At = None,
     port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0 for a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
-    traceback: Annotated[
-        bool, typer.Option("--traceback", help="On an error, show the whole traceback.")
-    ] = False,
+    traceback: _Traceback = False,
 ) -> None:
     """Look at a backward pass in the browser: edit v, and every gradient follows.
 
@@ -161,21 +163,9 @@ def explore(
 
 @app.command()
 def step(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="[FILE.py:FUNC]",
-            help="The function, run at what FUNC_sample() or sample() of its file returns. Left "
-            "out: the tutorial's example.",
-        ),
-    ] = "",
-    at: Annotated[
-        Path | None,
-        typer.Option(metavar="x.pt", help="Arguments that torch.save wrote, instead of a sample."),
-    ] = None,
-    traceback: Annotated[
-        bool, typer.Option("--traceback", help="On an error, show the whole traceback.")
-    ] = False,
+    target: _Pass = "",
+    at: _At = None,
+    traceback: _Traceback = False,
 ) -> None:
     """Walk through a backward pass node by node: look, go back, edit a cotangent, go on.
 
@@ -202,9 +192,7 @@ def bench(
         str, typer.Option(help="Measured beside pullback: some of torch.func,asdex.")
     ] = "torch.func,asdex",
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
-    traceback: Annotated[
-        bool, typer.Option("--traceback", help="On an error, show the whole traceback.")
-    ] = False,
+    traceback: _Traceback = False,
 ) -> None:
     """Time one Jacobian in every way there is: plain, lifted, compiled, torch.func, asdex.
 

@@ -85,6 +85,41 @@ def test_output_traceback_and_exit_code_are_those_of_python(tmp_path: Path) -> N
     assert "what happened to the gradients" in added
 
 
+def test_warnings_are_told_at_the_lines_of_the_script(tmp_path: Path) -> None:
+    source = """
+    import warnings
+    import torch
+    x = torch.ones(1, requires_grad=True)
+    y = x * 2
+    print(y.grad)
+    a = torch.tensor(x)
+    b = torch.tensor(x)
+    for _ in range(2):
+        c = torch.tensor(x)
+    warnings.warn("of the script's own")
+    """
+    path = written(tmp_path, source)
+    python, pullback = (
+        subprocess.run([sys.executable, *how, str(path)], capture_output=True, text=True)
+        for how in ([], ["-m", "pullback", "run", "--quiet"])
+    )
+    assert python.stderr.count("UserWarning") == 5
+    assert pullback.stderr == python.stderr
+
+
+def test_hooks_after_single_nodes_run_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = """
+    import torch
+    w = torch.ones(2, requires_grad=True)
+    y = w * 2
+    y.grad_fn.register_hook(lambda sent, received: print("hook"))
+    y.sum().backward()
+    """
+    assert ran(tmp_path, source, capsys)[1] == "hook\n"
+
+
 def test_a_sound_training_loop_has_nothing_to_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,9 +32,9 @@ def test_what_watching_costs_is_what_was_measured() -> None:
     run = column("A script's training loop, by python and by pullback run", "× pullback run")
     page = told("how-to/keep-a-ledger.md")
     assert f"{traced[0]} times as long under a trace and {kept[0]} under a ledger" in page
-    assert f"four 1,024 wide {traced[1]} and {kept[1]}" in page
+    assert f"four layers 1,024 wide {traced[1]} and {kept[1]}" in page
     assert f"took {float(kept[2]):.1f} times as long" in page
-    assert f"took {run[0]} times as long" in told("how-to/run-a-script.md")
+    assert f"200 steps, took {run[0]} times as long" in told("how-to/run-a-script.md")
 
 
 def numbers(cells: list[str]) -> list[float]:

@@ -24,9 +24,8 @@ from .audit_second import second
 from .audit_state import drawn_like, normal_like, state
 from .audit_sums import with_right_sums
 from .graph import walk
-from .offers import refuse_missing
 from .outcome import Job
-from .recorder import output_leaves, run_pass
+from .recorder import output_leaves, run_pass, weighed_outputs
 from .targets import find_targets
 from .verdict import Verdict
 
@@ -118,11 +117,7 @@ def audit(outputs: Tree, cotangents: Tree = None, *, seed: int = 0) -> Audit:
     Source: the dot-product test of adjoint codes (J. Claerbout, "Earth Soundings Analysis", 1992).
     """
     names = CallerNames(_ALL)
-    out = output_leaves(_ALL, outputs, names)
-    missing = _checks.missing_cotangents(out, cotangents)
-    if missing:
-        refuse_missing(_ALL, out, missing[0], names)
-    values = _checks.cotangents_for(_ALL, out, cotangents)
+    out, values = weighed_outputs(_ALL, outputs, cotangents, names)
     return _audited(_ALL, out, values, names, seed, lambda call: call)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _checks, _torch
+from .. import _torch
 from .._names import CallerNames
 from .._trees import Tree
 from .birth import Birth, place_of, value_text
@@ -18,13 +18,11 @@ from .birth_forward import forward_birth, is_written
 from .birth_words import label
 from .birthlog import BirthLog
 from .finite import Bad, all_finite, first_bad, plain
-from .graph import Port, walk
+from .graph import Port
 from .looks import collector_paused, look
-from .offers import refuse_missing
 from .outcome import Job, hooks_on_nodes
 from .passlog import Keeper
-from .recorder import explain_failure, output_leaves
-from .targets import find_targets
+from .recorder import explain_failure, job_of
 from .watch import Watcher, prehook_names
 
 _CALLER = "pb.find_nonfinite"
@@ -71,20 +69,12 @@ def find_nonfinite(outputs: Tree, cotangents: Tree = None, *, inputs: Tree = Non
 
 def first_birth(caller: str, outputs: Tree, cotangents: Tree, inputs: Tree) -> Birth | None:
     """What ``find_nonfinite`` finds, for the public function ``caller``."""
-    names = CallerNames(caller)
-    out = output_leaves(caller, outputs, names)
-    missing = _checks.missing_cotangents(out, cotangents)
-    if missing:
-        refuse_missing(caller, out, missing[0], names)
-    values = _checks.cotangents_for(caller, out, cotangents)
-    graph = walk(out.tensors)
-    targets = find_targets(caller, graph, inputs, names)
-    job = Job(caller, graph, out, values, targets)
+    job = job_of(caller, outputs, cotangents, inputs, CallerNames(caller))
     seen = _looked(job)
-    whole = all_finite_of(out.tensors) and all_finite_of(values)
+    whole = all_finite_of(job.out.tensors) and all_finite_of(job.values)
     if whole and seen.log.first is None:
         return None
-    with torch.no_grad(), _torch.untouched(graph.children_of):
+    with torch.no_grad(), _torch.untouched(job.graph.children_of):
         return _told(job, seen)
 
 

@@ -10,6 +10,7 @@ from .verdict import Evidence
 REASONS = {
     "detach": "detach() hands on the values without their graph",
     "data": ".data hands on the values without their graph",
+    "copied": "it makes a new tensor of the values, without their graph",
     "no_grad": "it ran under torch.no_grad(), where no graph is built",
     "inference_mode": "it ran under torch.inference_mode(), where no graph is built",
     "not_differentiable": "its result has no derivative (an index, a comparison, an integer)",
@@ -43,6 +44,8 @@ def fix_of_cut(cut: Cut) -> str:
         return _leave_out(".data", code, code.removesuffix(".data"))
     if cut.reason in ("no_grad", "inference_mode"):
         return f"Move it out of the {cut.reason} block:\n    {code}"
+    if cut.reason == "copied":
+        return f"Use the tensor itself, or its .clone(), in place of\n    {code}"
     if cut.reason == "read":
         return "Stay with tensors: compute with the tensor itself instead of its numbers."
     return (

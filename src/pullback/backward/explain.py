@@ -9,19 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _checks, _torch, draw
+from .. import _torch, draw
 from .._checks import Leaves
 from .._names import CallerNames
 from .._trees import Tree
 from ..draw.numbers import count, number, shape
 from .accumulation import state_of_grad
-from .graph import Graph, walk
+from .graph import Graph
 from .meanings import meaning_of
-from .offers import refuse_missing
-from .outcome import Job
 from .reach import Reach, reach_of_rows
 from .record import BackwardRecord
-from .recorder import output_leaves, run_pass
+from .recorder import job_of, run_pass
 from .regions import moving_region, region_text
 from .targets import Target, Targets, find_targets
 
@@ -87,14 +85,9 @@ def explain(outputs: Tree, cotangents: Tree = None, *, inputs: Tree = None) -> E
         At this point, row i of out depends on inp[:, i] a
     """
     names = CallerNames(_CALLER)
-    out = output_leaves(_CALLER, outputs, names)
-    missing = _checks.missing_cotangents(out, cotangents)
-    if missing:
-        refuse_missing(_CALLER, out, missing[0], names)
-    values = _checks.cotangents_for(_CALLER, out, cotangents)
-    graph = walk(out.tensors)
-    targets = find_targets(_CALLER, graph, inputs, names)
-    seen = run_pass(Job(_CALLER, graph, out, values, targets))
+    job = job_of(_CALLER, outputs, cotangents, inputs, names)
+    graph, out, values, targets = job.graph, job.out, job.values, job.targets
+    seen = run_pass(job)
     reached = [t for t in targets.items if t.key in seen.deposits]
     statements = [
         *_why_a_cotangent(out),

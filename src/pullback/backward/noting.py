@@ -102,7 +102,7 @@ def _note_cuts_behind(node: Node | None, taken: Any) -> None:
 _INDEPENDENT = re.compile(r"\w+_like|new_\w+|has_torch_function\w*|is_\w+")
 # Of the tensors given, only the first hands on values.
 _LIKE_ANOTHER = re.compile(r"\w+_as|to")
-_CUTS_BY_NAME = {"detach": "detach", "data": "data"}
+_CUTS_BY_NAME = {"detach": "detach", "data": "data", "tensor": "copied"}
 
 
 def note_cut(func: Callable[..., Any], result: Any, args: Args, kwargs: Kwargs) -> None:

@@ -25,7 +25,7 @@ from .provenance import parameter_name, trace
 from .question import Question
 from .sites import Site, call_at
 from .verdict import Verdict
-from .watch import prehook_names
+from .watch import posthook_names, prehook_names
 from .whynone import of_missing
 
 _CALLER = "pullback run"
@@ -167,6 +167,7 @@ def runs_python(graph: Graph) -> bool:
         if _torch.leaf_of(node) is None and (
             _torch.custom_function(node) is not None
             or prehook_names(node)
+            or posthook_names(node)
             or _torch.has_packed(node)
         ):
             return True

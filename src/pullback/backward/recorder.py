@@ -75,16 +75,27 @@ def record(
     _checks.flag(_CALLER, "accumulate", accumulate)
     if retain_graph is not None:
         _checks.flag(_CALLER, "retain_graph", retain_graph)
-    names = CallerNames(_CALLER)
-    out = output_leaves(_CALLER, outputs, names)
+    job = job_of(_CALLER, outputs, cotangents, inputs, CallerNames(_CALLER))
+    retain = (not accumulate) if retain_graph is None else retain_graph
+    return run_pass(job._replace(accumulate=accumulate, retain=retain, keep=keep))
+
+
+def job_of(caller: str, outputs: Tree, cotangents: Tree, inputs: Tree, names: CallerNames) -> Job:
+    """The pass that the public function ``caller`` was asked for, checked: a look."""
+    out, values = weighed_outputs(caller, outputs, cotangents, names)
+    graph = walk(out.tensors)
+    return Job(caller, graph, out, values, find_targets(caller, graph, inputs, names))
+
+
+def weighed_outputs(
+    caller: str, outputs: Tree, cotangents: Tree, names: CallerNames
+) -> tuple[Leaves, tuple[Tensor, ...]]:
+    """The differentiated outputs and a cotangent for each, checked."""
+    out = output_leaves(caller, outputs, names)
     missing = _checks.missing_cotangents(out, cotangents)
     if missing:
-        refuse_missing(_CALLER, out, missing[0], names)
-    values = _checks.cotangents_for(_CALLER, out, cotangents)
-    retain = (not accumulate) if retain_graph is None else retain_graph
-    graph = walk(out.tensors)
-    targets = find_targets(_CALLER, graph, inputs, names)
-    return run_pass(Job(_CALLER, graph, out, values, targets, accumulate, retain, keep))
+        refuse_missing(caller, out, missing[0], names)
+    return out, _checks.cotangents_for(caller, out, cotangents)
 
 
 def run_pass(job: Job) -> BackwardRecord:

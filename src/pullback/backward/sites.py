@@ -7,6 +7,7 @@ import functools
 import itertools
 import linecache
 import sys
+import warnings
 from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -47,7 +48,11 @@ def site(depth: int = 1) -> Site:
 
 
 _USERS, _TORCHS, _OURS = 1, 2, 3
-_PLUMBING = {contextlib.__file__, functools.__file__}  # never the line that somebody looks for
+_PLUMBING = {
+    contextlib.__file__,
+    functools.__file__,
+    warnings.__file__,
+}  # never the line that somebody looks for
 _owners: dict[str, int] = {}
 
 

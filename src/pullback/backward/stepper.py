@@ -10,16 +10,13 @@ from .. import _checks, _torch
 from .._names import CallerNames
 from .._trees import Tree
 from .events import Deposits
-from .graph import Port, walk
-from .offers import refuse_missing
-from .outcome import Job
+from .graph import Port
 from .passlog import owned
-from .recorder import explain_failure, output_leaves
+from .recorder import explain_failure, job_of
 from .standing import standing_text
 from .stepping import Stepping, Taken
 from .steps import Contribution, Place, Step
 from .stops import stop_where
-from .targets import find_targets
 
 _CALLER = "pb.step"
 
@@ -68,20 +65,13 @@ def step(
     "Autograd mechanics".
     """
     _checks.byte_budget(_CALLER, budget)
-    names = CallerNames(_CALLER)
-    out = output_leaves(_CALLER, outputs, names)
-    missing = _checks.missing_cotangents(out, cotangents)
-    if missing:
-        refuse_missing(_CALLER, out, missing[0], names)
-    values = _checks.cotangents_for(_CALLER, out, cotangents)
-    graph = walk(out.tensors)
-    targets = find_targets(_CALLER, graph, inputs, names)
-    state = Stepping(Job(_CALLER, graph, out, values, targets), budget)
+    job = job_of(_CALLER, outputs, cotangents, inputs, CallerNames(_CALLER))
+    state = Stepping(job, budget)
     if any(place.name == "CheckpointFunctionBackward" for place in state.places):
         _checks.reentrant_checkpoint(_CALLER)
     freed = _torch.first_freed(state.schedule.order)
     if freed is not None:
-        _checks.graph_is_freed(_CALLER, out.names, _torch.node_name(freed))
+        _checks.graph_is_freed(_CALLER, job.out.names, _torch.node_name(freed))
     return Stepper(state)
 
 

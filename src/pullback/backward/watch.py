@@ -169,7 +169,19 @@ def prehook_names(node: Node) -> Names:
         handle.remove()
 
 
+def posthook_names(node: Node) -> Names:
+    """The user's hooks that run after ``node``."""
+    handle = node.register_hook(_nothing_afterwards)
+    try:
+        return _names_of_others(handle)
+    finally:
+        handle.remove()
+
+
 def _nothing(received: Gradients) -> None: ...
+
+
+def _nothing_afterwards(sent: Gradients, received: Gradients) -> None: ...
 
 
 def _names_of_others(handle: RemovableHandle) -> Names:

@@ -200,8 +200,8 @@ def _loss_scaled(question: Question) -> Verdict | None:
     scale, call = scaled[0]
     return Verdict(
         "loss_scaled",
-        f"{question.name}.grad is {number(scale)} times the gradient of the loss: a GradScaler "
-        f"multiplied the loss, and nothing has divided it out yet.",
+        f"{question.name}.grad comes from a loss that a GradScaler had multiplied by "
+        f"{number(scale)}, and nothing has divided that out yet.",
         (("loss scale", number(scale)), ("deposited by", by_words(call))),
         "Before you read or clip it:\n    scaler.unscale_(optimizer)",
     )

@@ -106,11 +106,11 @@ def _twin(question: Question, graph: Graph) -> Verdict | None:
             and telling
             and torch.equal(leaf.detach(), tensor.detach())
         ):
-            how = "shares its memory" if shares else "holds equal values"
+            how = "shares its memory" if shares else "holds equal values, as a copy would"
             return Verdict(
                 "different_object",
-                f"The output was computed from another tensor object than {name}: a leaf of the "
-                f"graph {how}, and the gradient goes there.",
+                f"The output was not computed from {name} itself, but from a leaf that {how}: the "
+                f"gradient goes there.",
                 (
                     ("the other's .grad", "None" if leaf.grad is None else plainly(leaf.grad)),
                     ("the other's shape", _checks.shape_text(tuple(leaf.shape))),

@@ -6,12 +6,14 @@ import builtins
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import Any
 
 import typer
 
@@ -23,6 +25,7 @@ from ..backward.events import UserCall
 from ..backward.overseer import Overseer
 from ..backward.provenance import trace
 from ..backward.runreport import report_of
+from ..backward.sites import site
 from . import failures
 
 CALLER = "run"
@@ -83,11 +86,41 @@ def _watched(overseer: Overseer, tracing: trace, program: Callable[[], int]) -> 
     overseer.start()
     calls.begin_block(overseer)
     try:
-        return program()
+        with _warnings_at_their_lines():
+            return program()
     finally:
         calls.end_block(overseer)
         tracing.__exit__(None, None, None)
         overseer.stop(UserCall("the end of the script", "", 0, ""))
+
+
+@contextmanager
+def _warnings_at_their_lines() -> Iterator[None]:
+    """torch warns of the frame that called it, which is the mode's: tell of the script's own.
+
+    The registry of what was told is the script's, too, so that each line is told once.
+    """
+    shown, names = warnings.showwarning, vars(calls)
+
+    def show(message: Any, category: Any, filename: str, *rest: Any, **options: Any) -> None:
+        frame = site().frame if _torch.is_own_file(filename) else None
+        if frame is None:
+            shown(message, category, filename, *rest, **options)
+            return
+        registry = frame.f_globals.setdefault("__warningregistry__", {})
+        warnings.warn_explicit(
+            message, category, frame.f_code.co_filename, frame.f_lineno,
+            frame.f_globals.get("__name__"), registry,
+        )  # fmt: skip
+
+    names["__warningregistry__"] = None  # what is relocated is remembered where it goes
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        if warnings.showwarning is show:
+            warnings.showwarning = shown
+        del names["__warningregistry__"]
 
 
 def _execute(source: bytes, module: ModuleType) -> int:

@@ -49,7 +49,8 @@ def assert_no_cut(
             tensor, or a sequence or mapping of them. An input from which no way leads to the
             outputs fails, too.
         allow: the cuts that are meant: reasons (``"detach"``, ``"data"``, ``"no_grad"``,
-            ``"inference_mode"``, ``"not_differentiable"``) and places (``"train.py:12"``).
+            ``"inference_mode"``, ``"copied"``, ``"not_differentiable"``) and places
+            (``"train.py:12"``).
 
     Raises:
         GradientAssertionError: with a `Verdict` on every cut, by its place.

@@ -84,6 +84,18 @@ verdict = pb.why(x, out)
 """,
         "cut", ("x.sum().item()", "x.sum()"), expected=(2.0, 2.0), says="plain numbers", pain=8,
     ),
+    "copied by torch.tensor": case(
+        X + """
+import warnings
+warnings.simplefilter("ignore")
+w = torch.ones(2, requires_grad=True)
+with pb.trace():
+    out = (torch.tensor(x) * w).sum()  # <-
+out.backward()
+verdict = pb.why(x, out)
+""",
+        "cut", ("torch.tensor(x)", "x.clone()"), expected=(1.0, 1.0), says=".clone()", pain=8,
+    ),
     "through numpy": case(
         X + """
 w = torch.ones(2, requires_grad=True)

@@ -21,6 +21,7 @@ _WHY = {
     "no_grad": "it ran where gradients are off (torch.no_grad(), or set_grad_enabled(False))",
     "inference_mode": "it ran under torch.inference_mode()",
     "detach": "detach() hands on the values without their graph",
+    "copied": "torch.tensor() makes a new tensor of the values, without their graph",
     "data": ".data hands on the values without their graph",
 }
 
@@ -70,6 +71,8 @@ def _mend(cut: Cut) -> str:
     if cut.reason in ("detach", "data"):
         kept = source.without_cut(call)
         return fix(f"Leave the graph on at {at(call)}{':' if kept else '.'}", [kept], not_this)
+    if cut.reason == "copied":
+        return fix(f"Use the tensor itself, or its .clone(), in place of {at(call)}:", [], not_this)
     if cut.reason in ("no_grad", "inference_mode"):
         out = "no_grad" if cut.reason == "no_grad" else "inference_mode"
         return fix(f"Move {at(call)} out of the {out} block:", [line], not_this)
