@@ -107,6 +107,37 @@ def test_warnings_are_told_at_the_lines_of_the_script(tmp_path: Path) -> None:
     assert pullback.stderr == python.stderr
 
 
+def test_leaves_of_one_iteration_go_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = """
+    import torch, weakref
+    w = torch.ones(100, requires_grad=True)
+    refs = []
+    for _ in range(20):
+        x = torch.randn(100, requires_grad=True)
+        for _ in range(2):
+            w.grad = None
+            (x * w).sum().backward()
+        refs.append(weakref.ref(x))
+    del x
+    print(sum(ref() is not None for ref in refs))
+    """
+    _, out, told = ran(tmp_path, source, capsys)
+    assert out == "0\n"
+    assert "40 calls of the engine, 80 deposits on 21 leaves." in told
+
+
+def test_a_hook_on_a_leaf_runs_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = """
+    import torch
+    w = torch.ones(2, requires_grad=True)
+    w.register_hook(lambda gradient: print("hook"))
+    (w * 2).sum().backward()
+    """
+    assert ran(tmp_path, source, capsys)[1] == "hook\n"
+
+
 def test_hooks_after_single_nodes_run_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

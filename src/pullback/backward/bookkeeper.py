@@ -39,7 +39,9 @@ def watched_by(tensor: Tensor) -> Watched | None:
 
 
 class Bookkeeper:
-    """The `Listener` of one ledger."""
+    """The `Listener` of one ledger. ``holds``: the tensors are kept alive until it is closed."""
+
+    holds = True
 
     def __init__(self, named: Mapping[str, Tensor], contents: bool, limit: int) -> None:
         self.accounts = [Account(n, t, limit, contents) for n, t in named.items()]
@@ -134,6 +136,7 @@ class Bookkeeper:
             tensor,
             lambda incoming: self._before_deposit(account, incoming),
             lambda: self._after_deposit(account),
+            hold=self.holds,
         )
 
     def _before_deposit(self, account: Account, incoming: Tensor) -> None:

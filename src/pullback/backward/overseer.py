@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
@@ -49,11 +50,14 @@ class Sightings:
 class Overseer(Bookkeeper):
     """The `Listener` of ``pullback run``: accounts come into being with the leaves."""
 
+    holds = False
+
     def __init__(self, tracing: trace) -> None:
         super().__init__({}, contents=False, limit=_LIMIT)
         self._trace = tracing
         self.seen = Sightings()
         self.finished_calls = 0
+        self.gone = Counter[str]()
         self._growth = Growth()
         self._asked_at: set[tuple[str, int]] = set()
         self._ask_again = False
@@ -69,7 +73,12 @@ class Overseer(Bookkeeper):
         self.close(call)
 
     def _leaf_was_used(self, leaf: Tensor) -> None:
-        if self._account_of(leaf) is not None or len(self.accounts) >= _MOST_ACCOUNTS:
+        """Told once for every node that writes to a leaf: it needs hooks of its own."""
+        known = self._account_of(leaf)
+        if known is not None:
+            self._watch(known)
+            return
+        if len(self.accounts) >= _MOST_ACCOUNTS:
             return
         account = Account(name_of(leaf), leaf, self.limit, contents=False)
         self.accounts.append(account)
@@ -123,6 +132,23 @@ class Overseer(Bookkeeper):
             self._look_for_missing(finally_=False)
             if self._growth.grown(call):
                 self.seen.holders.append((call, self.finished_calls, largest_holder()))
+        self._close_what_is_gone()
+
+    def _close_what_is_gone(self) -> None:
+        """Leaves of one iteration: counted, and kept only where there is something to tell."""
+        kept = []
+        for account in self.accounts:
+            if account.tensor() is None and not (account.reused or account.counts["unlogged"]):
+                self.gone["leaves"] += 1
+                self.gone["deposits"] += account.counts["deposit"]
+                self._hooks.pop(account, None)
+                self._incoming.pop(account, None)
+            else:
+                kept.append(account)
+        if len(kept) < len(self.accounts):
+            self.accounts = kept
+            self._of_tensor = {k: a for k, a in self._of_tensor.items() if a.tensor() is not None}
+            self._of_memory = {k: a for k, a in self._of_memory.items() if a.tensor() is not None}
 
     def _look_for_missing(self, *, finally_: bool) -> None:
         """Ask while the tensors are there: at the second backward, and at the end."""
@@ -164,7 +190,10 @@ def _spoiled(asked: Asked) -> bool:
 def runs_python(graph: Graph) -> bool:
     """Whether a look would run code of the user's once more: in hooks, Functions, checkpoints."""
     for node in graph.nodes:
-        if _torch.leaf_of(node) is None and (
+        leaf = _torch.leaf_of(node)
+        if leaf is not None and leaf._backward_hooks:
+            return True
+        if leaf is None and (
             _torch.custom_function(node) is not None
             or prehook_names(node)
             or posthook_names(node)

@@ -29,10 +29,11 @@ def report_of(seen: Overseer) -> draw.Page:
 
 def _totals(seen: Overseer) -> draw.Block:
     calls, accounts = seen.calls_seen, seen.accounts
-    deposits = sum(account.counts["deposit"] for account in accounts)
+    deposits = sum(account.counts["deposit"] for account in accounts) + seen.gone["deposits"]
+    leaves = len(accounts) + seen.gone["leaves"]
     text = (
         f"{times(calls, 'call')} of the engine, {times(deposits, 'deposit')} on "
-        f"{times(len(accounts), 'leaf', 'leaves')}."
+        f"{times(leaves, 'leaf', 'leaves')}."
     )
     if not calls:
         text = "No backward ran."
