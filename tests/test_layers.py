@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_operator",),
     ("sparse",),
     ("_jacobian", "_graph_jacobian"),
+    ("_hessian",),
     ("backward",),
     ("testing",),
     ("_rowsums",),
@@ -143,6 +144,7 @@ SPARSE: tuple[str, ...] = (
     "unions",
     "draws",
     "arguments",
+    "gradient",
     "coloring",
     "dependence",
     "tape",
@@ -288,6 +290,7 @@ MAY_DIFFERENTIATE = {
     "sparse.writes",
     "sparse.trial",
     "sparse.reads",  # names them, to recognise a user's calls
+    "sparse.gradient",
     "sparse.products",
     "sparse.parts",  # J t of a differentiated part
     "sparse.backward_graph",
