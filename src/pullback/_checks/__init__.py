@@ -99,6 +99,7 @@ from .plans import plan_needs_symmetry as plan_needs_symmetry
 from .plans import plan_torch as plan_torch
 from .plans import real_graph as real_graph
 from .plans import unknown_frozen as unknown_frozen
+from .plans import weights_do_not_fit as weights_do_not_fit
 from .stepping import already_added as already_added
 from .stepping import byte_budget as byte_budget
 from .stepping import function_of_step as function_of_step

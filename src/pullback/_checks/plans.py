@@ -123,6 +123,19 @@ def not_a_plan(caller: str, plan: object) -> ArgumentError:
     )
 
 
+def weights_do_not_fit(
+    caller: str, given: Any, outputs: Sequence[tuple[int, ...]], rows: int
+) -> ArgumentError:
+    shape = getattr(given, "shape", None)
+    what = type(given).__name__ if shape is None else f"of shape {shape_text(tuple(shape))}"
+    wanted = " and ".join(map(shape_text, outputs))
+    return ArgumentError(
+        f"{caller}: `weights` is {what}, and the outputs of `func` have shape {wanted}: {rows} "
+        f"rows of J. Pass a weight for each element, in the structure of the outputs or as a "
+        f"vector of shape ({rows},), or a matrix of shape ({rows}, {rows})."
+    )
+
+
 def out_does_not_fit(caller: str, target: Any, fresh: Any) -> ArgumentError:
     def described(matrix: Any) -> str:
         layout = getattr(matrix, "layout", getattr(matrix, "format", type(matrix).__name__))
