@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_torch", "_settings", "_inductor"),
     ("_checks", "_nodeprobes", "draw"),
     ("_capabilities",),
-    ("_names", "_engines", "cotangents"),
+    ("_names", "_engines", "_differences", "cotangents"),
     ("_adjoint",),
     ("_linear",),
     ("_products",),

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._differences import Slope
 from ..draw.numbers import number, shape
 from .audit_call import Argument, Call
-from .audit_forward import Forward, Slope
+from .audit_forward import Forward
 from .audit_state import Cotangents, normal_like, rounding
 from .verdict import Evidence, Verdict
 

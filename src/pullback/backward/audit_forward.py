@@ -3,38 +3,19 @@ backward."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._differences import WIDE, Slope, largest, slope
 from .audit_call import UNKNOWN, Call
-
-_POWERS = (1 / 6, 1 / 4, 1 / 3, 2 / 5, 1 / 2)
-_WIDE = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64,
-         torch.complex64: torch.complex128}  # fmt: skip
 
 
 class NoForward(Exception):  # noqa: N818 - no error: the audit says less
     """Why forward cannot be run again."""
-
-
-@dataclass(frozen=True)
-class Slope:
-    """``J u`` for each output, how far it may be off, where forward has no derivative, and which
-    entries no step has moved."""
-
-    values: tuple[Tensor, ...]
-    errors: tuple[Tensor, ...]
-    rough: tuple[Tensor, ...]
-    still: tuple[Tensor, ...]
-
-    def is_flat(self) -> bool:
-        """Whether forward is constant along the direction, but for jumps."""
-        pairs = zip(self.still, self.rough, strict=True)
-        return all(bool((still | rough).all()) for still, rough in pairs)
 
 
 @dataclass(frozen=True)
@@ -64,7 +45,7 @@ class Forward:
             changed[place] = point + step * direction.to(point.dtype)
             return self.at(changed)
 
-        return _slope(moved, [reach * self.eps**power for power in _POWERS], self.eps)
+        return slope(moved, reach, self.eps)
 
 
 def forward_of(call: Call, like: Sequence[Tensor | None]) -> Forward:
@@ -107,50 +88,18 @@ def _widened(
     call: Call, plain: Sequence[Any], outputs: Sequence[Any], places: Sequence[int]
 ) -> list[Any] | None:
     """The arguments in double precision; None where forward does not follow them there."""
-    wide = [a.to(_WIDE.get(a.dtype, a.dtype)) if isinstance(a, Tensor) else a for a in plain]
+    wide = [a.to(WIDE.get(a.dtype, a.dtype)) if isinstance(a, Tensor) else a for a in plain]
     try:
         found = run(call, wide)
     except Exception:  # a kernel for float32 alone, say
         return None
     for k in places:
         a, b = found[k], outputs[k]
-        if a.dtype != _WIDE.get(b.dtype, b.dtype) or a.shape != b.shape:
+        if a.dtype != WIDE.get(b.dtype, b.dtype) or a.shape != b.shape:
             return None
-        if not torch.allclose(a.to(b.dtype), b, rtol=0.02, atol=0.02 * _largest(b), equal_nan=True):
+        if not torch.allclose(a.to(b.dtype), b, rtol=0.02, atol=0.02 * largest(b), equal_nan=True):
             return None
     return wide
-
-
-def _slope(moved: Callable[[float], tuple[Tensor, ...]], steps: list[float], eps: float) -> Slope:
-    """Central differences at several steps; of each entry the extrapolation that is surest.
-
-    Steps h > k with slopes of error O(h^2) give D(k) + (D(k) - D(h)) k^2 / (h^2 - k^2).
-    """
-    here = moved(0.0)
-    ahead, behind = [moved(h) for h in steps], [moved(-h) for h in steps]
-    values, errors, rough, still = [], [], [], []
-    for n, base in enumerate(here):
-        slopes = [(a[n] - b[n]) / (2 * h) for a, b, h in zip(ahead, behind, steps, strict=True)]
-        bends = [
-            (a[n] - 2 * base + b[n]).abs() / h for a, b, h in zip(ahead, behind, steps, strict=True)
-        ]
-        best, error = slopes[-1], torch.full_like(base.abs(), float("inf"))
-        for h, k, wide, fine in zip(steps, steps[1:], slopes, slopes[1:], strict=False):
-            change = (fine - wide) * k**2 / (h**2 - k**2)
-            doubt = (fine - wide).abs() * k / h + 4 * eps * _largest(base) / k
-            best = torch.where(doubt < error, fine + change, best)
-            error = torch.minimum(doubt, error)
-        noise = 16 * eps * _largest(base) / steps[2]
-        kinked = (bends[2] > 0.2 * bends[0]) & (bends[2] > noise) & (bends[2] > 1e-6 * best.abs())
-        values.append(best)
-        errors.append(error)
-        rough.append(kinked | ~best.isfinite())
-        still.append(torch.stack([out[n] == base for out in (*ahead[1:], *behind[1:])]).all(0))
-    return Slope(tuple(values), tuple(errors), tuple(rough), tuple(still))
-
-
-def _largest(tensor: Tensor) -> float:
-    return float(tensor.abs().nan_to_num(0.0, 0.0, 0.0).amax()) if tensor.numel() else 0.0
 
 
 def _equal(a: Any, b: Any) -> bool:

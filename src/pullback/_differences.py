@@ -1,0 +1,110 @@
+"""Derivatives by differences alone: a witness that shares no code with any backward.
+
+It says of each entry how far it may be off, and where there is no derivative at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Steps are these powers of the precision, relative to the argument: truncation spoils the longest,
+# rounding the shortest, and what is noise shows between the two.
+POWERS = (1 / 6, 1 / 4, 1 / 3, 2 / 5, 1 / 2)
+WIDE = {
+    torch.float32: torch.float64,
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.complex64: torch.complex128,
+}
+# Noise is known from two samples, each of which may be small by chance.
+_SHARE_OF_OTHERS = 0.5
+
+
+@dataclass(frozen=True)
+class Slope:
+    """``J u`` for each output, how far it may be off, where the function has no derivative, and
+    which entries no step has moved."""
+
+    values: tuple[Tensor, ...]
+    errors: tuple[Tensor, ...]
+    rough: tuple[Tensor, ...]
+    still: tuple[Tensor, ...]
+
+    def is_flat(self) -> bool:
+        """Whether the function is constant along the direction, but for jumps."""
+        pairs = zip(self.still, self.rough, strict=True)
+        return all(bool((still | rough).all()) for still, rough in pairs)
+
+
+def slope(moved: Callable[[float], tuple[Tensor, ...]], reach: float, eps: float) -> Slope:
+    """Central differences at several steps; of each entry the extrapolation that is surest.
+
+    ``moved(h)`` are the outputs h further on; ``reach`` is the longest way that can be gone, and
+    ``eps`` the precision of the outputs. Steps h > k with slopes of error O(h^2) give
+    D(k) + (D(k) - D(h)) k^2 / (h^2 - k^2).
+    """
+    steps = [reach * eps**power for power in POWERS]
+    here = moved(0.0)
+    ahead, behind = [moved(h) for h in steps], [moved(-h) for h in steps]
+    entries = [
+        _of_output(base, [a[n] for a in ahead], [b[n] for b in behind], steps, eps)
+        for n, base in enumerate(here)
+    ]
+    values, errors, rough, still = zip(*entries, strict=True) if entries else ((), (), (), ())
+    return Slope(values, errors, rough, still)
+
+
+def _of_output(
+    base: Tensor, ahead: Sequence[Tensor], behind: Sequence[Tensor], steps: list[float], eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    slopes = [(a - b) / (2 * h) for a, b, h in zip(ahead, behind, steps, strict=True)]
+    best, error = _extrapolated(slopes, steps, _noise(base, slopes, steps, eps))
+    rough = _kinked(base, ahead, behind, steps, eps, best) | ~best.isfinite()
+    still = torch.stack([out == base for out in (*ahead[1:], *behind[1:])]).all(0)
+    return best, error, rough, still
+
+
+def _noise(base: Tensor, slopes: Sequence[Tensor], steps: Sequence[float], eps: float) -> Tensor:
+    """How far the outputs may be off by themselves: rounding, and what the two shortest steps show
+    of it, at the entry and at the others."""
+    seen = torch.zeros_like(base.abs())
+    for fine, h in zip(slopes[-2:], steps[-2:], strict=True):
+        off = ((fine - slopes[2]).abs() * h).nan_to_num(0.0, 0.0, 0.0)
+        seen = torch.maximum(seen, off)
+    others = float(seen.square().mean().sqrt()) if seen.numel() else 0.0
+    return seen + _SHARE_OF_OTHERS * others + 4 * eps * largest(base)
+
+
+def _extrapolated(
+    slopes: Sequence[Tensor], steps: Sequence[float], noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    best, error = slopes[-1], torch.full_like(noise, float("inf"))
+    for h, k, wide, fine in zip(steps, steps[1:], slopes, slopes[1:], strict=False):
+        found = fine + (fine - wide) * k**2 / (h**2 - k**2)
+        doubt = (fine - wide).abs() * k / h + noise / k
+        surer = doubt < error  # never where a step has left the domain
+        best, error = torch.where(surer, found, best), torch.where(surer, doubt, error)
+    return best, error
+
+
+def _kinked(
+    base: Tensor,
+    ahead: Sequence[Tensor],
+    behind: Sequence[Tensor],
+    steps: Sequence[float],
+    eps: float,
+    best: Tensor,
+) -> Tensor:
+    """Where the slopes on the two sides do not meet as the steps get shorter."""
+    bends = [(a - 2 * base + b).abs() / h for a, b, h in zip(ahead, behind, steps, strict=True)]
+    noise = 16 * eps * largest(base) / steps[2]
+    return (bends[2] > 0.2 * bends[0]) & (bends[2] > noise) & (bends[2] > 1e-6 * best.abs())
+
+
+def largest(tensor: Tensor) -> float:
+    """The largest absolute value among the finite entries."""
+    return float(tensor.abs().nan_to_num(0.0, 0.0, 0.0).amax()) if tensor.numel() else 0.0
