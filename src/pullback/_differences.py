@@ -20,8 +20,6 @@ WIDE = {
     torch.bfloat16: torch.float64,
     torch.complex64: torch.complex128,
 }
-# Noise is known from two samples, each of which may be small by chance.
-_SHARE_OF_OTHERS = 0.5
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,9 @@ def _of_output(
     base: Tensor, ahead: Sequence[Tensor], behind: Sequence[Tensor], steps: list[float], eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     slopes = [(a - b) / (2 * h) for a, b, h in zip(ahead, behind, steps, strict=True)]
-    best, error = _extrapolated(slopes, steps, _noise(base, slopes, steps, eps))
-    rough = _kinked(base, ahead, behind, steps, eps, best) | ~best.isfinite()
+    noise = _noise(base, slopes, steps, eps)
+    best, error = _extrapolated(slopes, steps, noise)
+    rough = _kinked(base, ahead, behind, steps, noise, best) | ~best.isfinite()
     still = torch.stack([out == base for out in (*ahead[1:], *behind[1:])]).all(0)
     return best, error, rough, still
 
@@ -75,8 +74,8 @@ def _noise(base: Tensor, slopes: Sequence[Tensor], steps: Sequence[float], eps: 
     for fine, h in zip(slopes[-2:], steps[-2:], strict=True):
         off = ((fine - slopes[2]).abs() * h).nan_to_num(0.0, 0.0, 0.0)
         seen = torch.maximum(seen, off)
-    others = float(seen.square().mean().sqrt()) if seen.numel() else 0.0
-    return seen + _SHARE_OF_OTHERS * others + 4 * eps * largest(base)
+    others = float(seen.median()) if seen.numel() else 0.0  # by chance its own may be small
+    return seen + others + 4 * eps * largest(base)
 
 
 def _extrapolated(
@@ -96,13 +95,16 @@ def _kinked(
     ahead: Sequence[Tensor],
     behind: Sequence[Tensor],
     steps: Sequence[float],
-    eps: float,
+    noise: Tensor,
     best: Tensor,
 ) -> Tensor:
-    """Where the slopes on the two sides do not meet as the steps get shorter."""
-    bends = [(a - 2 * base + b).abs() / h for a, b, h in zip(ahead, behind, steps, strict=True)]
-    noise = 16 * eps * largest(base) / steps[2]
-    return (bends[2] > 0.2 * bends[0]) & (bends[2] > noise) & (bends[2] > 1e-6 * best.abs())
+    """Where the slopes on the two sides do not meet as the steps get shorter, or a jump stays."""
+    bends = [(a - 2 * base + b).abs() for a, b in zip(ahead, behind, strict=True)]
+    sharp = (bends[2] / steps[2] > 0.2 * bends[0] / steps[0]) & (bends[2] > 4 * noise)
+    sharp &= bends[2] / steps[2] > 1e-6 * best.abs()
+    later = torch.stack(bends[1:])
+    least, most = later.amin(0), later.amax(0)
+    return sharp | ((least > 0) & (most < 1.01 * least))
 
 
 def largest(tensor: Tensor) -> float:

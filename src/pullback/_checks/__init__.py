@@ -115,6 +115,14 @@ from .stepping import ratio as ratio
 from .stepping import replacement as replacement
 from .stepping import slot_of_node as slot_of_node
 from .stepping import step_is_forgotten as step_is_forgotten
+from .verifying import cotangents_without_hessian as cotangents_without_hessian
+from .verifying import differences_disagree as differences_disagree
+from .verifying import matrix_does_not_fit as matrix_does_not_fit
+from .verifying import matrix_is_wrong as matrix_is_wrong
+from .verifying import modes_disagree as modes_disagree
+from .verifying import not_symmetric_at as not_symmetric_at
+from .verifying import nothing_to_compare as nothing_to_compare
+from .verifying import verify_order as verify_order
 from .words import article as article
 from .words import axes as axes
 from .words import can_carry_gradients as can_carry_gradients

@@ -73,8 +73,8 @@ def plan_leaves(caller: str, kind: str, planned: Sequence[Any], found: Sequence[
             )
 
 
-def _plan_again(caller: str) -> str:
-    kind = "hessian" if "hessian" in caller.lower() else "jacobian"
+def _plan_again(caller: str, kind: str = "jacobian") -> str:
+    kind = "hessian" if "hessian" in caller.lower() else kind
     return f"Plan again for it: pb.plan_{kind}(func, *args)."
 
 
@@ -186,8 +186,16 @@ def pattern_without_story(caller: str) -> UnsupportedError:
     )
 
 
+_ROWS = {"jacobian": "output", "hessian": "gradient"}
+
+
 def plan_is_wrong(
-    caller: str, entry: tuple[int, int], truth: float, found: float, in_pattern: bool
+    caller: str,
+    entry: tuple[int, int],
+    truth: float,
+    found: float,
+    in_pattern: bool,
+    kind: str = "jacobian",
 ) -> ArgumentError:
     what = (
         f"the plan gives {found:.6g}"
@@ -196,8 +204,8 @@ def plan_is_wrong(
     )
     return ArgumentError(
         f"{caller}: the plan is wrong at entry {entry}: autograd gives {truth:.6g} for the "
-        f"derivative of output element {entry[0]} with respect to input element {entry[1]}, and "
-        f"{what}. {_plan_again(caller)}"
+        f"derivative of {_ROWS[kind]} element {entry[0]} with respect to input element "
+        f"{entry[1]}, and {what}. {_plan_again(caller, kind)}"
     )
 
 
@@ -252,8 +260,8 @@ def indices_in_sight(
             )
 
 
-def plan_is_wrong_in_column(caller: str, column: int) -> ArgumentError:
+def plan_is_wrong_in_column(caller: str, column: int, kind: str) -> ArgumentError:
     return ArgumentError(
         f"{caller}: the plan is wrong in the derivatives with respect to input element {column}: "
-        f"random products differ from those of autograd. {_plan_again(caller)}"
+        f"random products differ from those of autograd. {_plan_again(caller, kind)}"
     )

@@ -43,6 +43,11 @@ class Gradient:
         return self.func
 
     @property
+    def weighed(self) -> bool:
+        """Whether the last argument holds cotangents."""
+        return self._weighed
+
+    @property
     def argnums(self) -> int | tuple[int, ...]:
         """For this function: cotangents behind the arguments shift those counted from the end."""
         if not self._weighed:
@@ -106,7 +111,9 @@ def _backward(
 ) -> list[Tensor]:
     if _torch.running_transform() is not None:
         pull = torch.func.vjp(func, *leaves)[1]
-        return list(pull(cotangents()))
+        # Without a graph, torch's backwards may take factors from the forward for constants.
+        with torch.enable_grad():
+            return list(pull(cotangents()))
     outputs = func(*leaves)
     with torch.enable_grad():
         found = gradients_of(outputs, leaves, cotangents(), create_graph=True)

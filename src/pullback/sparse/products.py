@@ -141,7 +141,7 @@ class Function:
         self.primals: Sequence[Tensor] = arguments.primals
         self.reasons: list[str] = []
         self.batches = batches
-        self._flat = _Flattened(caller, arguments.on_primals(func), has_aux, result_name(func))
+        self._flat = Flattened(caller, arguments.on_primals(func), has_aux, result_name(func))
         self._forward: Forward | None = None
         self._pull: Callable[..., Any] | None = None
         self._state = RandomState(self.primals)
@@ -211,7 +211,7 @@ class Function:
         return tuple(self._pull(tuple(cotangents)))
 
 
-class _Flattened:
+class Flattened:
     """``func`` with a flat tuple of outputs; keeps the structure and aux of its last run."""
 
     def __init__(self, caller: str, func: Callable[..., Any], has_aux: bool, name: str) -> None:

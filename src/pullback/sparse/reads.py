@@ -39,7 +39,7 @@ _SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 _BACKWARDS = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _PRINTING = (Tensor.__repr__, Tensor.__format__)
 # What makes a backward another one than the derivative of the values.
-_CUTS: dict[Any, str] = {
+CUTS: dict[Any, str] = {
     Tensor.detach: "detaches a tensor",
     Tensor.detach_: "detaches a tensor",
     Tensor.data.__get__: "takes .data of a tensor",  # type: ignore[attr-defined]
@@ -142,7 +142,7 @@ class Interceptor(TorchFunctionMode):
                 self._tape.reads.append(Read(what, _torch.user_line(), taint))
 
     def _note_cuts(self, func: Any, args: Any) -> None:
-        what = _CUTS.get(func)
+        what = CUTS.get(func)
         if what is None and not torch.is_grad_enabled():
             what = f"calls {getattr(func, '__name__', func)} while no graph is recorded"
         if what is None:

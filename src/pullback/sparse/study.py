@@ -83,7 +83,7 @@ class Study:
         if self.captured is not None and self.captured.in_where_form:
             return "what a mask leaves out may be nan, and a transposed choice would spread it"
         here = self.arguments
-        with _no_trace(self.state, self.func):
+        with no_trace(self.state, self.func):
             for primals in (here.primals, [perturbed(t) for t in here.primals]):
                 try:
                     refusal = _pairs_up(self._trial(primals))
@@ -107,7 +107,7 @@ class Study:
         if self.captured.cuts:
             return self.captured.cuts
         here = self.arguments.primals
-        with _no_trace(self.state, self.func):
+        with no_trace(self.state, self.func):
             for primals in (here, [*map(perturbed, here)], [shuffled(t, flip=True) for t in here]):
                 if not _is_symmetric_at(self._trial(primals)):
                     return "random products with it and with its transpose differ"
@@ -224,7 +224,7 @@ def _study_of_one_point(
     reason: str,
     detecting: bool,
 ) -> Study:
-    with _no_trace(state, func):
+    with no_trace(state, func):
         source = Function(caller, func, arguments, has_aux)
         pattern, key, note = pattern_here(caller, source) if detecting else (None, "", "")
     outputs = tuple(source.returned)
@@ -315,7 +315,7 @@ def _pairs_up(source: Source) -> str:
 
 
 @contextmanager
-def _no_trace(state: State, func: Callable[..., Any]) -> Iterator[None]:
+def no_trace(state: State, func: Callable[..., Any]) -> Iterator[None]:
     """Put back the content and the ``.grad`` of all that the function owns, and the generators."""
     kept = [(o.tensor, o.tensor.detach().clone(), o.tensor.grad if o.tensor.is_leaf else None)
             for o in state.leaves]  # fmt: skip

@@ -1,63 +1,178 @@
-"""``verify``: a plan against autograd itself, by random products."""
+"""``verify``: a plan against autograd itself, and autograd against other ways, by products."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import _checks, _torch
+from ..draw.numbers import number
 from .arguments import Arguments, arguments_for
+from .crosscheck import Findings, cross_check
+from .given import check_matrix
+from .gradient import Gradient, second_derivatives
 from .plan import Plan
 from .products import Function
 from .session import Session
+from .state import State
+from .study import no_trace
 from .trial import perturbed, weights
+from .witnesses import DIFFERENCES, Problem
 
 PRODUCTS = 4
 POINTS = 2
 
 
-@_torch.runs_unwatched
-def verify(func: Callable[..., Any], *args: Any, plan: Plan, has_aux: bool = False) -> None:
-    """Check that the Jacobian along ``plan`` is that of ``func``, at ``args`` and near by.
+@dataclass(frozen=True)
+class Verified:
+    """What ``pb.verify`` has compared, and found to agree.
 
-    At each of two points, the matrix that the plan gives is multiplied by random vectors, and so
-    is the Jacobian, by plain autograd: one VJP of ``func`` itself per vector, without tracing,
+    - ``compared``: the ways to the derivative: "the plan", "the matrix", "reverse mode", "forward
+      mode", "reverse over reverse", "forward over reverse", "reverse over forward", "finite
+      differences";
+    - ``notes``: what could not be compared, and why;
+    - ``resolution``: how finely finite differences tell, relative to the largest entry of a
+      product; nan where they were not asked.
+    """
+
+    compared: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    resolution: float = math.nan
+
+    def __repr__(self) -> str:
+        ways = self.compared
+        both = f"{', '.join(ways[:-1])} and {ways[-1]}" if len(ways) > 1 else ways[0]
+        fine = "" if math.isnan(self.resolution) else f" (these to {number(self.resolution)})"
+        return "\n".join([f"verified: {both} agree{fine}", *(f"  note: {n}" for n in self.notes)])
+
+
+@_torch.runs_unwatched
+def verify(
+    func: Callable[..., Any],
+    *args: Any,
+    plan: Plan | None = None,
+    has_aux: bool = False,
+    order: int | None = None,
+    argnums: int | tuple[int, ...] | None = None,
+    cotangents: Any = None,
+    matrix: Any = None,
+) -> Verified:
+    """Check a derivative of ``func``, at ``args`` and near by: that along a plan, or torch's own.
+
+    With a plan of a Jacobian, the matrix that it gives is multiplied by random vectors, and so is
+    the Jacobian, by plain autograd: one VJP of ``func`` itself per vector, without tracing,
     coloring or batching. An entry that the pattern lacks shows up in almost every such product;
-    one that is zero at both points does not.
+    one that is zero at both points that are tried does not.
+
+    With a plan of a Hessian, or without a plan, the ways to the derivative are compared with each
+    other, too. For a first derivative these are VJPs, forward mode and finite differences of
+    ``func``; for a second one reverse over reverse, forward over reverse, reverse over forward and
+    finite differences of the gradient. They share no code, so that a wrong formula in torch, or in
+    a custom Function, shows in one of them. What torch refuses is left out, and noted.
+
+    Finite differences come with a bound of their error, in double precision where ``func`` takes
+    it. Where ``func`` has a kink, or detaches a tensor on purpose, they prove nothing, and that is
+    noted.
+
+    Args:
+        func: as for ``pb.plan_jacobian`` or ``pb.plan_hessian``.
+        args: where to look. Points at which entries vanish show little.
+        plan: of ``func``. None checks the derivative itself.
+        has_aux: ``func`` returns ``(output, aux)``.
+        order: 1 or 2: which derivative, where no plan says it. None is 1.
+        argnums: as for ``pb.jacobian``; None is 0, or what the plan was made with.
+        cotangents: as for ``pb.plan_hessian``: for the Hessian of v · func.
+        matrix: the derivative at ``args`` as some other program has it: dense or sparse, of shape
+            (m, n) or of jacrev's shape. It is compared with autograd.
+
+    Returns:
+        A `Verified`: what was compared, how finely, and what was not.
 
     Raises:
-        ArgumentError: the products differ. The message names an entry that the pattern lacks, or
-            that the values have wrong, with both values.
+        ArgumentError: the plan, or the matrix, is wrong. The message names an entry that the
+            pattern lacks, or that the values have wrong, with both values.
+        GradientAssertionError: two ways to the derivative differ. The message names an entry, what
+            each way says of it, and which of them finite differences support.
+        UnsupportedError: torch cannot differentiate the function so often, or nothing could be
+            compared.
 
     >>> import torch, pullback as pb
     >>> f = lambda x: x * x.roll(1)
     >>> plan = pb.plan_jacobian(f, torch.rand(4))
     >>> pb.verify(f, torch.rand(4), plan=plan)
+    verified: the plan and reverse mode agree
     >>> short = pb.plan_jacobian(f, torch.rand(4), pattern=torch.eye(4, dtype=torch.bool))
     >>> pb.verify(f, torch.rand(4), plan=short)
     Traceback (most recent call last):
         ...
     pullback._errors.ArgumentError: verify: ...
+    >>> pb.verify(lambda x: x.prod(), torch.rand(4) + 1, order=2)
+    verified: reverse over reverse, forward over reverse, reverse over forward and finite...
 
     Method: comparison on random vectors (R. Freivalds, "Probabilistic machines can use less
-    running time", 1977).
+    running time", 1977); differences extrapolated to step 0 (L. F. Richardson, "The deferred
+    approach to the limit", 1927).
     """
     caller = "verify"
-    if not isinstance(plan, Plan):
+    if plan is not None and not isinstance(plan, Plan):
         raise _checks.not_a_plan(caller, plan)
-    arguments = arguments_for(caller, args, plan.argnums, func)
-    _checks.plan_leaves(caller, "input", plan.inputs, arguments.inputs)
-    generator = torch.Generator().manual_seed(0)
-    for k in range(POINTS):
-        here = arguments if k == 0 else arguments.with_primals(
-            [perturbed(t) for t in arguments.primals]
-        )  # fmt: skip
-        _verify_at(caller, func, here, plan, has_aux, generator)
+    if order is not None:
+        _checks.verify_order(caller, order, plan.kind if plan is not None else None)
+    second = (plan is not None and plan.kind == "hessian") or (plan is None and order == 2)
+    if plan is not None:
+        if argnums is not None:
+            places = _checks.argnums_for(caller, argnums, len(args))
+            _checks.plan_argnums(caller, plan.argnums, places)
+        argnums = plan.argnums
+    weighed = cotangents is not None
+    if weighed and not second:
+        raise _checks.cotangents_without_hessian(caller)
+    chosen = 0 if argnums is None else argnums
+    if second:
+        func = Gradient(caller, func, chosen, has_aux=has_aux, weighed=weighed)
+        chosen = func.argnums
+    arguments = arguments_for(caller, (*args, cotangents) if weighed else args, chosen, func)
+    with second_derivatives(caller):
+        return _verified(caller, func, arguments, has_aux, plan, matrix)
+
+
+def _verified(
+    caller: str,
+    func: Callable[..., Any],
+    arguments: Arguments,
+    has_aux: bool,
+    plan: Plan | None,
+    matrix: Any,
+) -> Verified:
+    compared = []
+    if plan is not None:
+        compared.append("the plan")
+        _checks.plan_leaves(caller, "input", plan.inputs, arguments.inputs)
+        generator = torch.Generator().manual_seed(0)
+        for k in range(POINTS):
+            here = arguments if k == 0 else arguments.with_primals(
+                [perturbed(t) for t in arguments.primals]
+            )  # fmt: skip
+            _verify_at(caller, func, here, plan, has_aux, generator)
+    problem = Problem(caller, func, arguments, has_aux)
+    if matrix is not None:
+        compared.append("the matrix")
+        check_matrix(problem, matrix)
+    if plan is not None and plan.kind == "jacobian":
+        return Verified((*compared, "reverse mode"))
+    findings = Findings()
+    with no_trace(State.of(func), func):
+        cross_check(problem, findings)
+    compared += findings.compared
+    if len(compared) < 2:
+        raise _checks.nothing_to_compare(caller, findings.notes)
+    fine = findings.resolved if DIFFERENCES in compared else math.nan
+    return Verified(tuple(compared), tuple(findings.notes), fine)
 
 
 def _verify_at(
@@ -76,13 +191,57 @@ def _verify_at(
         source = Function(caller, func, arguments, has_aux)
         values = outcome.values
         m = plan.pattern.shape[0]
-        for _ in range(PRODUCTS):
-            v = torch.randn(m, generator=generator, dtype=torch.float64).to(values)
-            truth = source.rev(v[None])[0].to(values.dtype)
+        drawn = [
+            torch.randn(m, generator=generator, dtype=torch.float64).to(values)
+            for _ in range(PRODUCTS)
+        ]
+        truths = [source.rev(v[None])[0].to(values.dtype) for v in drawn]
+        if plan.kind == "hessian" and plan.coloring.is_symmetric:
+            _check_mirrors(caller, source, drawn, truths)
+        for v, truth in zip(drawn, truths, strict=True):
             found = _weighted(outcome.plan, values, v)
             wrong = _differs(found, truth, values, v, outcome.plan)
             if wrong is not None:
                 _blame(caller, source, outcome.plan, values, wrong)
+
+
+def _check_mirrors(
+    caller: str, source: Function, drawn: Sequence[Tensor], truths: Sequence[Tensor]
+) -> None:
+    """Refuse entries read from their mirrors where a · (b H) and b · (a H) differ."""
+    a, b = drawn[0], drawn[1]
+    if not _is_skew(a, b, truths[0], truths[1]):
+        return
+
+    def skew(part: Tensor, other: Tensor) -> bool:
+        return _is_skew(part, other, *(source.rev(v[None])[0].to(v.dtype) for v in (part, other)))
+
+    i = _halved(a, lambda part: skew(part, b))
+    unit = torch.zeros_like(a)
+    unit[i] = 1
+    j = _halved(b, lambda part: skew(unit, part))
+    other = torch.zeros_like(b)
+    other[j] = 1
+    upper, lower = float(source.rev(unit[None])[0][j]), float(source.rev(other[None])[0][i])
+    if _apart(upper, lower, 0.0):
+        raise _checks.not_symmetric_at(caller, (i, j), upper, lower)
+
+
+def _is_skew(a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor) -> bool:
+    apart = abs(float(a @ of_b - b @ of_a))
+    size = float(a.abs() @ of_b.abs() + b.abs() @ of_a.abs())
+    return math.isfinite(size) and apart > (1e-9 if a.dtype == torch.float64 else 1e-3) * size
+
+
+def _halved(vector: Tensor, shows: Callable[[Tensor], bool]) -> int:
+    """The element of ``vector`` that shows something, by halves."""
+    low, high = 0, len(vector)
+    while high - low > 1:
+        middle = (low + high) // 2
+        part = torch.zeros_like(vector)
+        part[low:middle] = vector[low:middle]
+        low, high = (low, middle) if shows(part) else (middle, high)
+    return low
 
 
 def _trusted(plan: Plan) -> Plan:
@@ -134,9 +293,11 @@ def _blame(caller: str, source: Function, plan: Plan, values: Tensor, column: in
     v[low] = 1
     here_truth = float(source.rev(v[None])[0][column])
     if not _apart(here_truth, float(mine[low]), 0.0):
-        raise _checks.plan_is_wrong_in_column(caller, column)
+        raise _checks.plan_is_wrong_in_column(caller, column, plan.kind)
     there = bool((row_of[here] == low).any())
-    raise _checks.plan_is_wrong(caller, (low, column), here_truth, float(mine[low]), there)
+    raise _checks.plan_is_wrong(
+        caller, (low, column), here_truth, float(mine[low]), there, plan.kind
+    )
 
 
 def _apart(truth: float, found: float, size: float) -> bool:

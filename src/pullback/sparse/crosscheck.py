@@ -1,0 +1,389 @@
+"""Do the ways to one derivative agree? Where not, which entry shows it, and which is right?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from .._adjoint import python_written
+from .._mistakes import Compared, likely_mistake
+from ..draw.numbers import number
+from .cutting import cut_of
+from .trial import perturbed
+from .witnesses import (
+    Differences,
+    Problem,
+    Reference,
+    Seen,
+    Witness,
+    attempted,
+    element,
+    widened,
+)
+
+_POINTS = 2
+_CANDIDATES = 4
+# What two right ways may differ by, relative to the terms that they add up.
+_LOOSE = {torch.float64: 1e-6, torch.float32: 2e-2}
+# Up to this many entries, all of them are asked for, to see what they have in common.
+_FEW = 2048
+_FEW_COLUMNS = 64
+
+
+@dataclass
+class Findings:
+    """What was compared, what could not be, and how finely; and how func cuts its gradients, once
+    that was asked."""
+
+    compared: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    resolved: float = 0.0
+    cut: str | None = None
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def cross_check(problem: Problem, findings: Findings) -> None:
+    """Raise where two ways to the derivative differ, at the point or near by.
+
+    Raises:
+        GradientAssertionError: they differ; the message names an entry, and what each says of it.
+    """
+    wide = widened(problem)
+    if wide is problem and problem.point.dtype != torch.float64:
+        findings.note(
+            f"compared in {str(problem.point.dtype).removeprefix('torch.')}: func does not take "
+            f"double precision"
+        )
+    for k in range(_POINTS):
+        here = wide if k == 0 else wide.at([perturbed(t) for t in wide.primals])
+        _Check(here, findings).run()
+
+
+class _Check:
+    """One comparison, at one point."""
+
+    def __init__(self, problem: Problem, findings: Findings) -> None:
+        self.problem, self.findings = problem, findings
+        self.reference: Reference = problem.reference()
+        self.name = "reverse over reverse" if problem.order > 1 else "reverse mode"
+        self.loose = _LOOSE.get(problem.point.dtype, 0.2)
+        self.generator = torch.Generator().manual_seed(1)
+        self.differences: Differences | None = None
+        self.ways: list[Witness] = []
+
+    def run(self) -> None:
+        m, n = self.reference.shape
+        self._note(self.name)
+        if not m or not n:
+            return
+        self._find_ways()
+        self._find_differences()
+        for way in self.ways:
+            self._compare(way)
+        if self.differences is not None:
+            self._compare_differences(self.differences)
+
+    def _note(self, name: str) -> None:
+        if name not in self.findings.compared:
+            self.findings.compared.append(name)
+
+    def _find_ways(self) -> None:
+        candidates = [self.problem.forward()]
+        if self.problem.order > 1:
+            candidates.append(self.problem.reverse_over_forward())
+        for way in candidates:
+            probe = self._normal(self.problem.point)
+            refusal = attempted(way, probe)
+            if way.along is not None and not refusal:
+                refusal = self.reference.refusal
+            if refusal:
+                self.findings.note(f"{way.name} was not compared: {refusal}")
+            else:
+                self._note(way.name)
+                self.ways.append(way)
+
+    def _find_differences(self) -> None:
+        differences = Differences(self.problem)
+        refusal = differences.refusal() or self.reference.refusal
+        if refusal:
+            self.findings.note(f"{differences.name} were not compared: {refusal}")
+        else:
+            self._note(differences.name)
+            self.differences = differences
+
+    def _normal(self, like: Tensor) -> Tensor:
+        drawn = torch.randn(like.shape, generator=self.generator, dtype=torch.float64)
+        return drawn.to(like)
+
+    def _directions(self) -> list[Tensor]:
+        """As long as the point: by the largest entry of each tensor, and by every entry itself."""
+        uniform = torch.cat([_scale(p).expand(p.numel()) for p in self.problem.primals])
+        own = torch.maximum(self.problem.point.abs(), 1e-3 * uniform)
+        return [self._normal(uniform) * uniform, self._normal(own) * own]
+
+    # Products with another way.
+
+    def _compare(self, way: Witness) -> None:
+        if way.along is None:
+            assert way.row is not None
+            v = self._normal(self.problem.point)
+            truth, found = self.reference.row(v), way.row(v)
+            gaps = self._gaps(truth, found, truth.abs())
+            for column in _worst(gaps):
+                row = self._bisected(v, partial(self._gap_of_row, way, column))
+                self._judge(way, (row, column))
+            return
+        for t in self._directions():
+            truth, found = self.reference.along(t), way.along(t)
+            gaps = self._gaps(truth, found, self.reference.size_along(t, truth))
+            for row in _worst(gaps):
+                column = self._bisected(t, partial(self._gap_of_column, way, row))
+                self._judge(way, (row, column))
+
+    def _gaps(self, truth: Tensor, found: Tensor, size: Tensor) -> Tensor:
+        """By how much more than rounding they differ; what is not finite on one side, by much."""
+        finite = truth.isfinite() & found.isfinite()
+        size = (size + found.abs()).nan_to_num(0.0, 0.0, 0.0)
+        allowed = self.loose * (size + 1e-2 * size.amax()) + 1e-30
+        gaps = torch.where(finite, (truth - found).abs() / allowed, 0.0)
+        return torch.where(truth.isfinite() == found.isfinite(), gaps, math.inf)
+
+    def _gap_of_row(self, way: Witness, column: int, part: Tensor) -> float:
+        assert way.row is not None
+        truth, found = self.reference.row(part), way.row(part)
+        return float(self._gaps(truth, found, truth.abs())[column])
+
+    def _gap_of_column(self, way: Witness, row: int, part: Tensor) -> float:
+        assert way.along is not None
+        truth, found = self.reference.along(part), way.along(part)
+        return float(self._gaps(truth, found, self.reference.size_along(part, truth))[row])
+
+    def _bisected(self, vector: Tensor, gap: Callable[[Tensor], float]) -> int:
+        """The element of ``vector`` that shows the difference, by halves."""
+        low, high = 0, len(vector)
+        while high - low > 1:
+            middle = (low + high) // 2
+            halves = []
+            for first, last in ((low, middle), (middle, high)):
+                part = torch.zeros_like(vector)
+                part[first:last] = vector[first:last]
+                halves.append(gap(part))
+            low, high = (low, middle) if halves[0] >= halves[1] else (middle, high)
+        return low
+
+    # One entry, and what all say of it.
+
+    def _unit(self, place: int, size: int) -> Tensor:
+        unit = self.problem.point.new_zeros(size)
+        unit[place] = 1
+        return unit
+
+    def _said_by(self, way: Witness | Reference, entry: tuple[int, int]) -> float:
+        (i, j), (m, n) = entry, self.reference.shape
+        if way.row is not None:
+            return float(way.row(self._unit(i, m))[j])
+        assert way.along is not None
+        return float(way.along(self._unit(j, n))[i])
+
+    def _seen(self, entry: tuple[int, int]) -> tuple[float, float, bool] | None:
+        """By differences: the value, how far it may be off, and whether there is a kink."""
+        if self.differences is None:
+            return None
+        seen, length = self._column(entry[1])
+        i = entry[0]
+        return float(seen.values[i]) / length, float(seen.errors[i]) / length, bool(seen.rough[i])
+
+    def _column(self, j: int) -> tuple[Seen, float]:
+        assert self.differences is not None
+        point = self.problem.point
+        length = float(point[j].abs()) or float(self._directions()[0].abs().amax()) or 1.0
+        return self.differences.along(length * self._unit(j, len(point))), length
+
+    def _judge(self, way: Witness, entry: tuple[int, int]) -> None:
+        mine, its = self._said_by(self.reference, entry), self._said_by(way, entry)
+        if not self._apart(mine, its):
+            return  # rounding of a sum
+        seen = self._seen(entry)
+        if seen is not None and (seen[2] or not math.isfinite(seen[0])):
+            self._note_kink()
+            return
+        if not (math.isfinite(mine) and math.isfinite(its)) and seen is None:
+            return
+        if self._is_cut() and way.name != "forward over reverse":
+            return
+        raise self._modes_disagree(way, entry, mine, its, seen)
+
+    def _apart(self, a: float, b: float, error: float = 0.0) -> bool:
+        if not (math.isfinite(a) and math.isfinite(b)):
+            return math.isfinite(a) != math.isfinite(b)
+        return abs(a - b) > 10 * error + self.loose * (abs(a) + abs(b)) + 1e-300
+
+    def _is_cut(self) -> bool:
+        """Whether func hides a part of itself from autograd; noted, once it matters."""
+        findings, problem = self.findings, self.problem
+        if findings.cut is None:
+            with problem.run():
+                findings.cut = cut_of(problem.users_function, problem.leaves())
+        if findings.cut:
+            findings.note(
+                f"func cuts gradients by its own means ({findings.cut}), so that differences of "
+                f"its values tell another derivative than its backward; that is no fault"
+            )
+        return bool(findings.cut)
+
+    def _note_kink(self) -> None:
+        self.findings.note("entries at kinks, where there is no derivative, were not checked")
+
+    def _names(self, entry: tuple[int, int]) -> tuple[str, str]:
+        rows = self.reference.returned
+        return element(rows, entry[0]), element(self.problem.inputs, entry[1])
+
+    def _modes_disagree(
+        self,
+        way: Witness,
+        entry: tuple[int, int],
+        mine: float,
+        its: float,
+        seen: tuple[float, float, bool] | None,
+    ) -> Exception:
+        values = [(self.name, mine)] + [(w.name, self._said_by(w, entry)) for w in self.ways]
+        said = [(name, f"{value:.6g}") for name, value in values]
+        verdict = f"They are {number(abs(mine - its))} apart."
+        remedy = "Nothing else tells which is right."
+        if seen is not None:
+            said.append(("finite differences", _measured(seen)))
+            right = [name for name, value in values if not self._apart(value, *seen[:2])]
+            wrong = [name for name, value in values if name not in right]
+            verdict += " " + _supported(right, wrong)
+            remedy = _remedy(right, self.problem.order)
+        names = self._names(entry)
+        return _checks.modes_disagree(
+            self.problem.caller, self.problem.order, entry, names, said, verdict, remedy
+        )
+
+    # Differences.
+
+    def _compare_differences(self, differences: Differences) -> None:
+        for t in self._directions():
+            seen, truth = differences.along(t), self.reference.along(t)
+            gaps = self._gaps_seen(seen, truth, self.reference.size_along(t, truth))
+            if bool(seen.rough.any()):
+                self._note_kink()
+            self._measure(seen)
+            for row in [] if self.findings.cut else _worst(gaps):
+                self._contradicted(differences, t, row)
+
+    def _gaps_seen(self, seen: Seen, truth: Tensor, size: Tensor) -> Tensor:
+        size = (size + seen.values.abs()).nan_to_num(0.0, 0.0, 0.0)
+        allowed = 10 * seen.errors + self.loose * (size + 1e-2 * size.amax()) + 1e-300
+        gaps = (seen.values - truth).abs() / allowed
+        gaps = torch.where(truth.isfinite(), gaps, math.inf)
+        return torch.where(seen.rough | ~seen.errors.isfinite(), 0.0, gaps)
+
+    def _measure(self, seen: Seen) -> None:
+        usable = ~seen.rough & seen.errors.isfinite()
+        scale = float(seen.values[usable].abs().amax()) if bool(usable.any()) else 0.0
+        if scale:
+            error = float(seen.errors[usable].amax()) / scale
+            self.findings.resolved = max(self.findings.resolved, error)
+
+    def _contradicted(self, differences: Differences, t: Tensor, row: int) -> None:
+        def gap(part: Tensor) -> float:
+            seen, truth = differences.along(part), self.reference.along(part)
+            size = self.reference.size_along(part, truth)
+            return float(self._gaps_seen(seen, truth, size)[row])
+
+        entry = (row, self._bisected(t, gap))
+        seen, mine = self._seen(entry), self._said_by(self.reference, entry)
+        assert seen is not None
+        if seen[2] or not math.isfinite(seen[1]):
+            self._note_kink()
+            return
+        if not self._apart(mine, *seen[:2]) or self._is_cut():
+            return
+        values = [(self.name, mine)] + [(w.name, self._said_by(w, entry)) for w in self.ways]
+        said = [(name, f"{value:.6g}") for name, value in values]
+        said.append(("finite differences", _measured(seen)))
+        said.append(("off by", _off(mine, seen[0])))
+        raise _checks.differences_disagree(
+            self.problem.caller, self.problem.order, entry, self._names(entry), said,
+            self._mistake(), self._custom(),
+        )  # fmt: skip
+
+    def _custom(self) -> list[str]:
+        nodes = python_written([t for t in self.reference.outputs if t.requires_grad])
+        names = (node.name().removesuffix("Backward") for node in nodes)
+        return list(dict.fromkeys(names))[:2]
+
+    def _mistake(self) -> str:
+        """What the wrong entries have in common, where there are few enough to ask for all."""
+        m, n = self.reference.shape
+        if self.reference.matrix is None or m * n > _FEW or n > _FEW_COLUMNS:
+            return ""
+        columns = []
+        for j in range(n):
+            seen, length = self._column(j)
+            errors = torch.where(seen.rough, math.inf, seen.errors / length)
+            columns.append(Seen(seen.values / length, errors, seen.rough))
+        truth = torch.stack([c.values for c in columns], 1).nan_to_num(0.0)
+        errors = torch.stack([c.errors for c in columns], 1)
+        compared = Compared(self.reference.matrix.to(truth.dtype), truth, errors)
+        values = [("the input", self.problem.point[None])] if m else []
+        sizes = [s for leaf in self.problem.inputs for s in leaf.shape]
+        sizes += [s for t in self.reference.outputs for s in t.shape]
+        paired = (
+            all(leaf.dtype.is_complex for leaf in self.reference.returned),
+            all(leaf.dtype.is_complex for leaf in self.problem.inputs),
+        )
+        return likely_mistake(compared, values, sizes, paired)
+
+
+def _scale(tensor: Tensor) -> Tensor:
+    largest = tensor.abs().amax() if tensor.numel() else tensor.new_ones(())
+    return torch.where(largest > 0, largest, 1.0)
+
+
+def _worst(gaps: Tensor) -> list[int]:
+    """The places that differ most, a few of them."""
+    if not gaps.numel():
+        return []
+    found = gaps.topk(min(_CANDIDATES, gaps.numel()))
+    pairs = zip(found.values.tolist(), found.indices.tolist(), strict=True)
+    return [int(place) for gap, place in pairs if gap > 1]
+
+
+def _measured(seen: tuple[float, float, bool]) -> str:
+    return f"{seen[0]:.6g} ± {seen[1]:.1g}"
+
+
+def _off(found: float, truth: float) -> str:
+    ratio = f", {number(found / truth)} times as much" if truth and found else ""
+    return f"{number(abs(found - truth))}{ratio}"
+
+
+def _supported(right: Sequence[str], wrong: Sequence[str]) -> str:
+    if not right:
+        return "Finite differences support none of them."
+    return (
+        f"Finite differences support {' and '.join(right)}; wrong is what comes by "
+        f"{' and '.join(wrong)}."
+    )
+
+
+def _remedy(right: Sequence[str], order: int) -> str:
+    if "reverse over reverse" in right:
+        return "Take it by pb.hessian(func), which goes that way."
+    if "reverse mode" in right:
+        return "Take it by pb.jacobian(func) or pb.jvp, which ask the backward."
+    if right:
+        return f"Do not take it by a backward{' of a backward' if order > 1 else ''}."
+    return "Write func with other operations."

@@ -1,0 +1,288 @@
+"""The ways to a first or second derivative, and what each of them says about it at one point.
+
+Seeds and answers are flat vectors: ``along(t)`` is J t and ``row(v)`` is v J, for the J of the
+outputs, or of the gradient, which makes it the Hessian.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from .._differences import WIDE, slope
+from .._engines import gradients
+from .._linear import forward_mode, is_in_place_refusal
+from .._trees import flatten, from_vector
+from .arguments import Arguments, as_real, fresh, fresh_others
+from .draws import generators_kept
+from .gradient import Gradient, result_name, written
+from .leaf import Leaf
+from .products import Flattened, Function
+
+DIFFERENCES = "finite differences"
+Product = Callable[[Tensor], Tensor]
+# Up to this many entries, the whole matrix is the reference.
+_WHOLE = 2**22
+_ROWS = 2**11
+
+
+@dataclass
+class Witness:
+    """One way to products with J: ``along(t)`` is J t, ``row(v)`` is v J; None where it has not."""
+
+    name: str
+    along: Product | None = None
+    row: Product | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What differences show of J t: values, how far they may be off, and where there is no J."""
+
+    values: Tensor
+    errors: Tensor
+    rough: Tensor
+
+
+class Problem:
+    """A function, or the gradient of one, at one point, and the runs that are made of it there."""
+
+    def __init__(
+        self, caller: str, func: Callable[..., Any], arguments: Arguments, has_aux: bool
+    ) -> None:
+        self.caller, self.func, self.arguments, self.has_aux = caller, func, arguments, has_aux
+        self.primals: Sequence[Tensor] = [fresh(t) for t in arguments.primals]
+        self.point = _flat(self.primals)
+        self._user = written(func)
+
+    @property
+    def order(self) -> int:
+        return 2 if isinstance(self.func, Gradient) else 1
+
+    @property
+    def inputs(self) -> tuple[Leaf, ...]:
+        return self.arguments.inputs
+
+    def at(self, primals: Sequence[Tensor]) -> Problem:
+        return Problem(self.caller, self.func, self.arguments.with_primals(primals), self.has_aux)
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Draw the same in every run, and keep torch's warnings about its own ways to itself."""
+        with generators_kept(self._user), warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            yield
+
+    def flattened(self) -> Flattened:
+        """Of the primals, others than the caller's own: they may be written to."""
+        arguments, others = self.arguments, fresh_others(self.arguments)
+        return Flattened(
+            self.caller,
+            lambda *primals: arguments.call(self.func, primals, others),
+            self.has_aux,
+            result_name(self.func),
+        )
+
+    @property
+    def users_function(self) -> Callable[..., Any]:
+        """What the user wrote, of the primals."""
+        return lambda *primals: self.arguments.call(
+            self._ungraded, primals, fresh_others(self.arguments)
+        )
+
+    def _ungraded(self, *args: Any) -> Any:
+        """The function that a gradient is of, given all that the gradient is given."""
+        if isinstance(self.func, Gradient):
+            return self.func.func(*(args[:-1] if self.func.weighed else args))
+        return self.func(*args)
+
+    def leaves(self) -> tuple[Tensor, ...]:
+        return tuple(fresh(t).requires_grad_() for t in self.primals)
+
+    def value(self, point: Tensor) -> Tensor:
+        """The outputs there, flat."""
+        primals = from_vector(point, self.primals)
+        with self.run():
+            try:
+                found = self.flattened()(*(fresh(t).requires_grad_() for t in primals))
+            except RuntimeError as error:
+                if self.order > 1 or not is_in_place_refusal(error):
+                    raise
+                with torch.no_grad():  # it writes into its argument
+                    found = self.flattened()(*map(fresh, primals))
+        return _flat([t.detach() for t in found])
+
+    def reference(self) -> Reference:
+        with self.run():
+            return Reference(Function(self.caller, self.func, self.arguments, self.has_aux))
+
+    def forward(self) -> Witness:
+        """Forward mode of the function; of the gradient, that is forward over reverse."""
+
+        def along(t: Tensor) -> Tensor:
+            with self.run():
+                primals = tuple(map(fresh, self.primals))
+                found = forward_mode(self.flattened(), primals, self._pieces(t))
+            return _flat([out.detach() for out in found[1]])
+
+        return Witness("forward over reverse" if self.order > 1 else "forward mode", along=along)
+
+    def reverse_over_forward(self) -> Witness:
+        """The gradient of v · J t, for the outputs of the function that the gradient is of."""
+        return Witness("reverse over forward", row=self._gradient_of_jvp)
+
+    def _gradient_of_jvp(self, t: Tensor) -> Tensor:
+        assert isinstance(self.func, Gradient)
+        flat = Flattened(self.caller, self.users_function, self.has_aux, "output")
+        weights = []
+        if self.func.weighed:
+            weights = self.arguments.call(
+                lambda *args: flatten(args[-1])[0], self.primals, self.arguments.others
+            )
+        with self.run():
+            primals = self.leaves()
+            found = forward_mode(flat, primals, self._pieces(t))
+            given = [as_real(v) for v in weights] or [torch.ones_like(o) for o in found[0]]
+            grads = gradients(found[1], primals, given)
+        pairs = zip(grads, primals, strict=True)
+        return _flat([torch.zeros_like(p) if g is None else g for g, p in pairs]).detach()
+
+    def _pieces(self, t: Tensor) -> tuple[Tensor, ...]:
+        return tuple(from_vector(t, self.primals))
+
+
+class Reference:
+    """Products by plain autograd, one VJP each, and the whole matrix where it is small."""
+
+    def __init__(self, source: Function) -> None:
+        self._source = source
+        self.outputs, self.returned = source.outputs, source.returned
+        m = sum(t.numel() for t in source.outputs)
+        n = sum(t.numel() for t in source.primals)
+        self.shape = (m, n)
+        self.matrix: Tensor | None = None
+        if m * n <= _WHOLE and m <= _ROWS:
+            like = source.outputs[0]
+            eye = torch.eye(m, dtype=_dtype(source.outputs), device=like.device)
+            self.matrix = source.rev(eye).detach() if m else eye.new_zeros(0, n)
+
+    def row(self, v: Tensor) -> Tensor:
+        if self.matrix is not None:
+            return v.to(self.matrix.dtype) @ self.matrix
+        return self._source.rev(v[None])[0].detach()
+
+    @property
+    def refusal(self) -> str:
+        """Why there are no products J t, if so."""
+        if self.matrix is not None or self._source.goes_forward():
+            return ""
+        return self._source.forward_refusal or "its backward cannot be differentiated"
+
+    def along(self, t: Tensor) -> Tensor:
+        if self.matrix is not None:
+            return self.matrix @ t.to(self.matrix.dtype)
+        return self._source.fwd(t[None])[0].detach()
+
+    def size_along(self, t: Tensor, found: Tensor) -> Tensor:
+        """What the terms of J t amount to, for a measure of its rounding."""
+        if self.matrix is not None:
+            return self.matrix.abs() @ t.abs().to(self.matrix.dtype)
+        return found.abs()
+
+
+class Differences:
+    """Central differences of the outputs, or of the gradient, in the precision of the point."""
+
+    name = DIFFERENCES
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+
+    def refusal(self) -> str:
+        """Why a difference would mean nothing, if so."""
+        problem = self._problem
+        first, again = problem.value(problem.point), problem.value(problem.point)
+        apart = (first - again).abs()
+        if bool((apart > 1e3 * self._eps(first) * (1e-30 + first.abs().amax())).any()):
+            return "func gives another value at the same point each time"
+        return ""
+
+    def along(self, t: Tensor) -> Seen:
+        problem = self._problem
+
+        def moved(step: float) -> tuple[Tensor, ...]:
+            return (problem.value(problem.point + step * t),)
+
+        # The direction is as long as the point itself: the caller has scaled it.
+        found = slope(moved, 1.0, self._eps(problem.point))
+        return Seen(found.values[0], found.errors[0], found.rough[0])
+
+    def _eps(self, tensor: Tensor) -> float:
+        return max(float(torch.finfo(t.dtype).eps) for t in (tensor, *self._problem.primals))
+
+
+def widened(problem: Problem) -> Problem:
+    """The problem in double precision, if the function follows there; else as it is."""
+    arguments = problem.arguments
+    leaves = [
+        leaf.detach().to(WIDE[leaf.dtype])
+        if isinstance(leaf, Tensor) and leaf.dtype in WIDE
+        else leaf
+        for leaf in arguments.leaves
+    ]
+    if all(new is old for new, old in zip(leaves, arguments.leaves, strict=True)):
+        return problem
+    wide = Problem(
+        problem.caller, problem.func, replace(arguments, leaves=tuple(leaves)), problem.has_aux
+    )
+    try:
+        narrow, found = problem.value(problem.point), wide.value(wide.point)
+    except Exception:  # a kernel, a parameter or a buffer of float32, say
+        return problem
+    followed = found.dtype == torch.float64 and found.shape == narrow.shape
+    scale = 0.02 * float(narrow.abs().nan_to_num(0.0, 0.0, 0.0).amax()) if narrow.numel() else 0.0
+    close = followed and torch.allclose(
+        narrow.double(), found, rtol=0.02, atol=scale, equal_nan=True
+    )
+    return wide if close else problem
+
+
+def attempted(witness: Witness, probe: Tensor) -> str:
+    """Why torch does not go this way, or nothing where it does."""
+    product = witness.along or witness.row
+    assert product is not None
+    try:
+        product(probe)
+    except Exception as error:  # torch refuses in many words and kinds
+        return _checks.first_line(error)
+    return ""
+
+
+def element(leaves: Sequence[Leaf], place: int) -> str:
+    """``x[1, 2]``: what a row or a column is called."""
+    for leaf in leaves:
+        if place < leaf.numel:
+            sizes = (*leaf.shape, 2) if leaf.dtype.is_complex else leaf.shape
+            index = [int(k) for k in torch.unravel_index(torch.tensor(place), sizes)]
+            part = (".real", ".imag")[index.pop()] if leaf.dtype.is_complex else ""
+            return f"{leaf.name}{index if index else ''}{part}"
+        place -= leaf.numel
+    raise IndexError(place)
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors]) if tensors else torch.empty(0)
+
+
+def _dtype(tensors: Sequence[Tensor]) -> torch.dtype:
+    dtype = tensors[0].dtype
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
