@@ -62,8 +62,12 @@ def _of_output(
     slopes = [(a - b) / (2 * h) for a, b, h in zip(ahead, behind, steps, strict=True)]
     noise = _noise(base, slopes, steps, eps)
     best, error = _extrapolated(slopes, steps, noise)
-    rough = _kinked(base, ahead, behind, steps, noise, best) | ~best.isfinite()
+    jumps = _jumps(base, ahead, behind, 64 * eps * largest(base))
+    rough = _kinked(base, ahead, behind, steps, noise, best) | jumps | ~best.isfinite()
     still = torch.stack([out == base for out in (*ahead[1:], *behind[1:])]).all(0)
+    # What the longest step moves and no shorter one does is rounded to something coarse.
+    coarse = still & ((ahead[0] != base) | (behind[0] != base))
+    error = error.masked_fill(coarse, float("inf"))
     return best, error, rough, still
 
 
@@ -98,13 +102,21 @@ def _kinked(
     noise: Tensor,
     best: Tensor,
 ) -> Tensor:
-    """Where the slopes on the two sides do not meet as the steps get shorter, or a jump stays."""
+    """Where the slopes on the two sides do not meet as the steps get shorter."""
     bends = [(a - 2 * base + b).abs() for a, b in zip(ahead, behind, strict=True)]
     sharp = (bends[2] / steps[2] > 0.2 * bends[0] / steps[0]) & (bends[2] > 4 * noise)
-    sharp &= bends[2] / steps[2] > 1e-6 * best.abs()
-    later = torch.stack(bends[1:])
-    least, most = later.amin(0), later.amax(0)
-    return sharp | ((least > 0) & (most < 1.01 * least))
+    return sharp & (bends[2] / steps[2] > 1e-6 * best.abs())
+
+
+def _jumps(
+    base: Tensor, ahead: Sequence[Tensor], behind: Sequence[Tensor], rounding: float
+) -> Tensor:
+    """Where the two sides stay apart as the steps get shorter."""
+    gaps = torch.stack(
+        [(a - 2 * base + b).abs() for a, b in zip(ahead[1:], behind[1:], strict=True)]
+    )
+    least, most = gaps.amin(0), gaps.amax(0)
+    return (least > rounding) & (most < 1.01 * least)
 
 
 def largest(tensor: Tensor) -> float:

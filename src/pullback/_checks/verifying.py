@@ -105,6 +105,7 @@ def differences_disagree(
     said: Said,
     mistake: str,
     functions: Sequence[str],
+    hint: str,
 ) -> GradientAssertionError:
     of = "the gradient" if order == 2 else "func"
     modes = len(said) - 2  # but for the differences, and how far off
@@ -115,6 +116,6 @@ def differences_disagree(
     return GradientAssertionError(
         f"{caller}: finite differences of {of} contradict autograd at "
         f"{_head(order, entry, names)}:\n{_table(said)}\n"
-        f"{agree}{meant if functions else ''}.{likely}{ask}",
+        f"{agree}{meant if functions else ''}.{likely}{ask}{hint}",
         {},
     )

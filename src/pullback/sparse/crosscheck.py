@@ -6,17 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _checks
-from .._adjoint import python_written
+from .._adjoint import nodes_behind, python_written
 from .._mistakes import Compared, likely_mistake
 from ..draw.numbers import number
-from .cutting import cut_of
+from .cutting import coarser_than, cut_of
 from .trial import perturbed
 from .witnesses import (
+    DIFFERENCES,
     Differences,
     Problem,
     Reference,
@@ -31,6 +33,8 @@ _POINTS = 2
 _CANDIDATES = 4
 # What two right ways may differ by, relative to the terms that they add up.
 _LOOSE = {torch.float64: 1e-6, torch.float32: 2e-2}
+# Differences that tell less than this of the largest entry are no witness.
+_COARSE = 0.05
 # Up to this many entries, all of them are asked for, to see what they have in common.
 _FEW = 2048
 _FEW_COLUMNS = 64
@@ -68,6 +72,16 @@ def cross_check(problem: Problem, findings: Findings) -> None:
         _Check(here, findings).run()
 
 
+class Measured(NamedTuple):
+    """An entry by differences, how far it may be off, and whether there is a kink: at the entry,
+    or in its column."""
+
+    value: float
+    error: float
+    kinked: bool
+    rough: bool
+
+
 class _Check:
     """One comparison, at one point."""
 
@@ -97,19 +111,22 @@ class _Check:
             self.findings.compared.append(name)
 
     def _find_ways(self) -> None:
-        candidates = [self.problem.forward()]
+        self._find([self.problem.forward()])
         if self.problem.order > 1:
-            candidates.append(self.problem.reverse_over_forward())
+            self._find(self.problem.reverse_over_forward())
+
+    def _find(self, candidates: Sequence[Witness]) -> None:
+        """The first of these forms of one way that torch goes."""
+        refusals = []
         for way in candidates:
-            probe = self._normal(self.problem.point)
-            refusal = attempted(way, probe)
-            if way.along is not None and not refusal:
-                refusal = self.reference.refusal
-            if refusal:
-                self.findings.note(f"{way.name} was not compared: {refusal}")
-            else:
+            refusal = attempted(way, self._normal(self.problem.point))
+            refusal = refusal or (self.reference.refusal if way.along is not None else "")
+            if not refusal:
                 self._note(way.name)
                 self.ways.append(way)
+                return
+            refusals.append(refusal)
+        self.findings.note(f"{candidates[0].name} was not compared: {refusals[0]}")
 
     def _find_differences(self) -> None:
         differences = Differences(self.problem)
@@ -117,7 +134,6 @@ class _Check:
         if refusal:
             self.findings.note(f"{differences.name} were not compared: {refusal}")
         else:
-            self._note(differences.name)
             self.differences = differences
 
     def _normal(self, like: Tensor) -> Tensor:
@@ -194,13 +210,18 @@ class _Check:
         assert way.along is not None
         return float(way.along(self._unit(j, n))[i])
 
-    def _seen(self, entry: tuple[int, int]) -> tuple[float, float, bool] | None:
-        """By differences: the value, how far it may be off, and whether there is a kink."""
+    def _seen(self, entry: tuple[int, int]) -> Measured | None:
+        """By differences; None where they are not asked."""
         if self.differences is None:
             return None
-        seen, length = self._column(entry[1])
-        i = entry[0]
-        return float(seen.values[i]) / length, float(seen.errors[i]) / length, bool(seen.rough[i])
+        i, (seen, length) = entry[0], self._column(entry[1])
+        kinks = seen.rough | ~seen.errors.isfinite()
+        return Measured(
+            float(seen.values[i]) / length,
+            float(seen.errors[i]) / length,
+            bool(kinks[i]),
+            bool(kinks.any()),
+        )
 
     def _column(self, j: int) -> tuple[Seen, float]:
         assert self.differences is not None
@@ -213,14 +234,19 @@ class _Check:
         if not self._apart(mine, its):
             return  # rounding of a sum
         seen = self._seen(entry)
-        if seen is not None and (seen[2] or not math.isfinite(seen[0])):
+        if seen is None:
+            if not (math.isfinite(mine) and math.isfinite(its)):
+                return
+        elif self._proves_nothing(seen, mine, its):
             self._note_kink()
-            return
-        if not (math.isfinite(mine) and math.isfinite(its)) and seen is None:
             return
         if self._is_cut() and way.name != "forward over reverse":
             return
         raise self._modes_disagree(way, entry, mine, its, seen)
+
+    def _proves_nothing(self, seen: Measured, *values: float) -> bool:
+        """At a kink anything may come out, nan where the column has one somewhere."""
+        return seen.kinked or (seen.rough and not all(map(math.isfinite, values)))
 
     def _apart(self, a: float, b: float, error: float = 0.0) -> bool:
         if not (math.isfinite(a) and math.isfinite(b)):
@@ -240,6 +266,16 @@ class _Check:
             )
         return bool(findings.cut)
 
+    def _is_coarse(self) -> bool:
+        problem = self.problem
+        with problem.run():
+            coarse = coarser_than(problem.users_function, problem.leaves())
+        if coarse:
+            self.findings.note(
+                f"func computes in {coarse}: what differences contradict there may be its rounding"
+            )
+        return bool(coarse)
+
     def _note_kink(self) -> None:
         self.findings.note("entries at kinks, where there is no derivative, were not checked")
 
@@ -253,7 +289,7 @@ class _Check:
         entry: tuple[int, int],
         mine: float,
         its: float,
-        seen: tuple[float, float, bool] | None,
+        seen: Measured | None,
     ) -> Exception:
         values = [(self.name, mine)] + [(w.name, self._said_by(w, entry)) for w in self.ways]
         said = [(name, f"{value:.6g}") for name, value in values]
@@ -265,6 +301,7 @@ class _Check:
             wrong = [name for name, value in values if name not in right]
             verdict += " " + _supported(right, wrong)
             remedy = _remedy(right, self.problem.order)
+        remedy += self._hint()
         names = self._names(entry)
         return _checks.modes_disagree(
             self.problem.caller, self.problem.order, entry, names, said, verdict, remedy
@@ -291,10 +328,18 @@ class _Check:
 
     def _measure(self, seen: Seen) -> None:
         usable = ~seen.rough & seen.errors.isfinite()
-        scale = float(seen.values[usable].abs().amax()) if bool(usable.any()) else 0.0
-        if scale:
-            error = float(seen.errors[usable].amax()) / scale
-            self.findings.resolved = max(self.findings.resolved, error)
+        if not bool(usable.any()):
+            return
+        scale, error = float(seen.values[usable].abs().amax()), float(seen.errors[usable].amax())
+        relative = error / scale if scale else 0.0
+        if relative > _COARSE:
+            self.findings.note(
+                f"finite differences were too coarse here: they may be off by {number(relative)} "
+                f"of the largest entry"
+            )
+            return
+        self._note(DIFFERENCES)
+        self.findings.resolved = max(self.findings.resolved, relative)
 
     def _contradicted(self, differences: Differences, t: Tensor, row: int) -> None:
         def gap(part: Tensor) -> float:
@@ -305,24 +350,35 @@ class _Check:
         entry = (row, self._bisected(t, gap))
         seen, mine = self._seen(entry), self._said_by(self.reference, entry)
         assert seen is not None
-        if seen[2] or not math.isfinite(seen[1]):
+        if self._proves_nothing(seen, mine):
             self._note_kink()
             return
-        if not self._apart(mine, *seen[:2]) or self._is_cut():
+        if not self._apart(mine, *seen[:2]) or self._is_cut() or self._is_coarse():
             return
         values = [(self.name, mine)] + [(w.name, self._said_by(w, entry)) for w in self.ways]
         said = [(name, f"{value:.6g}") for name, value in values]
         said.append(("finite differences", _measured(seen)))
-        said.append(("off by", _off(mine, seen[0])))
+        said.append(("off by", _off(mine, seen.value)))
         raise _checks.differences_disagree(
             self.problem.caller, self.problem.order, entry, self._names(entry), said,
-            self._mistake(), self._custom(),
+            self._mistake(), self._custom(), self._hint(),
         )  # fmt: skip
 
     def _custom(self) -> list[str]:
         nodes = python_written([t for t in self.reference.outputs if t.requires_grad])
         names = (node.name().removesuffix("Backward") for node in nodes)
         return list(dict.fromkeys(names))[:2]
+
+    def _hint(self) -> str:
+        """What to write where operations are differentiated for symmetric matrices only."""
+        nodes = nodes_behind([t for t in self.reference.outputs if t.requires_grad])
+        names = [node.name() for node in nodes]
+        if any("LinalgCholesky" in name or "LinalgEigh" in name for name in names):
+            return (
+                " linalg.cholesky and linalg.eigh read one triangle of A, and their derivatives "
+                "take A for symmetric: give them (A + A.mT) / 2."
+            )
+        return ""
 
     def _mistake(self) -> str:
         """What the wrong entries have in common, where there are few enough to ask for all."""
@@ -361,8 +417,8 @@ def _worst(gaps: Tensor) -> list[int]:
     return [int(place) for gap, place in pairs if gap > 1]
 
 
-def _measured(seen: tuple[float, float, bool]) -> str:
-    return f"{seen[0]:.6g} ± {seen[1]:.1g}"
+def _measured(seen: Measured) -> str:
+    return f"{seen.value:.6g} ± {seen.error:.1g}"
 
 
 def _off(found: float, truth: float) -> str:

@@ -1,4 +1,4 @@
-"""Whether a function cuts gradients by its own means: then no difference tells its derivative."""
+"""Where no difference tells a derivative: gradients cut on purpose, and coarse arithmetic."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .. import _torch
 from .._adjoint import nodes_behind
@@ -31,6 +32,30 @@ def cut_of(func: Callable[..., Any], primals: Sequence[Tensor]) -> str:
     with torch.enable_grad(), watch:
         func(*primals)
     return watch.found
+
+
+def coarser_than(func: Callable[..., Any], primals: Sequence[Tensor]) -> str:
+    """A dtype in which ``func`` computes that is less precise than its arguments, or nothing."""
+    watch = _Precisions(max(torch.finfo(t.dtype).eps for t in primals))
+    with torch.enable_grad(), watch:
+        func(*primals)
+    return watch.found
+
+
+class _Precisions(TorchDispatchMode):
+    def __init__(self, eps: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._eps, self.found = eps, ""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in pytree.tree_leaves(result):
+            if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
+                if torch.finfo(value.dtype).eps > self._eps:
+                    self.found = str(value.dtype).removeprefix("torch.")
+        return result
 
 
 class _Watch(TorchFunctionMode):

@@ -10,13 +10,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
 from .. import _checks
-from .._differences import WIDE, slope
+from .._differences import WIDE, largest, slope
 from .._engines import gradients
 from .._linear import forward_mode, is_in_place_refusal
 from .._trees import flatten, from_vector
@@ -130,15 +132,23 @@ class Problem:
             with self.run():
                 primals = tuple(map(fresh, self.primals))
                 found = forward_mode(self.flattened(), primals, self._pieces(t))
+            self._is_the_same(found[0], self.value(self.point))
             return _flat([out.detach() for out in found[1]])
 
         return Witness("forward over reverse" if self.order > 1 else "forward mode", along=along)
 
-    def reverse_over_forward(self) -> Witness:
-        """The gradient of v · J t, for the outputs of the function that the gradient is of."""
-        return Witness("reverse over forward", row=self._gradient_of_jvp)
+    def reverse_over_forward(self) -> list[Witness]:
+        """The gradient of v · J t, for the outputs of the function that the gradient is of.
 
-    def _gradient_of_jvp(self, t: Tensor) -> Tensor:
+        By dual numbers, in which ``requires_grad`` can be seen, as in a plain backward; and by
+        torch.func, which takes some that these do not.
+        """
+        return [
+            Witness("reverse over forward", row=partial(self._gradient_of_jvp, by=by))
+            for by in (_by_dual_numbers, _by_transform)
+        ]
+
+    def _gradient_of_jvp(self, t: Tensor, by: Callable[..., Any]) -> Tensor:
         assert isinstance(self.func, Gradient)
         flat = Flattened(self.caller, self.users_function, self.has_aux, "output")
         weights = []
@@ -148,11 +158,33 @@ class Problem:
             )
         with self.run():
             primals = self.leaves()
-            found = forward_mode(flat, primals, self._pieces(t))
-            given = [as_real(v) for v in weights] or [torch.ones_like(o) for o in found[0]]
-            grads = gradients(found[1], primals, given)
+
+            def gradients_at(outputs: Sequence[Tensor], moves: Sequence[Tensor | None]) -> Any:
+                self._is_the_same(outputs, self._users_value)
+                given = [as_real(v) for v in weights] or [torch.ones_like(o) for o in outputs]
+                moving = [(d, v) for d, v in zip(moves, given, strict=True) if d is not None]
+                return gradients([d for d, _ in moving], primals, [v for _, v in moving])
+
+            grads = by(flat, primals, self._pieces(t), gradients_at)
         pairs = zip(grads, primals, strict=True)
         return _flat([torch.zeros_like(p) if g is None else g for g, p in pairs]).detach()
+
+    @cached_property
+    def _users_value(self) -> Tensor:
+        """The outputs of what the user wrote."""
+        flat = Flattened(self.caller, self.users_function, self.has_aux, "output")
+        with self.run():
+            return _flat([t.detach() for t in flat(*self.leaves())])
+
+    @staticmethod
+    def _is_the_same(outputs: Sequence[Tensor], value: Tensor) -> None:
+        """A function may look whether a graph is recorded, and compute something else."""
+        found = _flat([t.detach() for t in outputs])
+        loose = 1e-2 if value.dtype != torch.float64 else 1e-6
+        if found.shape != value.shape or not torch.allclose(
+            found, value, rtol=loose, atol=loose * largest(value), equal_nan=True
+        ):
+            raise RuntimeError("func returns other values when torch goes this way")
 
     def _pieces(self, t: Tensor) -> tuple[Tensor, ...]:
         return tuple(from_vector(t, self.primals))
@@ -226,6 +258,22 @@ class Differences:
 
     def _eps(self, tensor: Tensor) -> float:
         return max(float(torch.finfo(t.dtype).eps) for t in (tensor, *self._problem.primals))
+
+
+def _by_dual_numbers(
+    flat: Flattened, primals: Sequence[Tensor], tangents: Sequence[Tensor], then: Callable[..., Any]
+) -> Any:
+    with dual_level():
+        duals = (make_dual(p, d) for p, d in zip(primals, tangents, strict=True))
+        found = [unpack_dual(out) for out in flat(*duals)]
+        return then([out.primal for out in found], [out.tangent for out in found])
+
+
+def _by_transform(
+    flat: Flattened, primals: Sequence[Tensor], tangents: Sequence[Tensor], then: Callable[..., Any]
+) -> Any:
+    outputs, moves = forward_mode(flat, tuple(primals), tuple(tangents))
+    return then(outputs, moves)
 
 
 def widened(problem: Problem) -> Problem:
