@@ -128,6 +128,7 @@ BACKWARD: tuple[str, ...] = (
     "audit_returns",
     "audit_state",
     "audit_forward",
+    "audit_mistakes",
     "audit_adjoint",
     "audit_second",
     "audit_sums",

@@ -112,11 +112,12 @@ def _jumps(
     base: Tensor, ahead: Sequence[Tensor], behind: Sequence[Tensor], rounding: float
 ) -> Tensor:
     """Where the two sides stay apart as the steps get shorter."""
-    gaps = torch.stack(
-        [(a - 2 * base + b).abs() for a, b in zip(ahead[1:], behind[1:], strict=True)]
-    )
-    least, most = gaps.amin(0), gaps.amax(0)
-    return (least > rounding) & (most < 1.01 * least)
+    sides = list(zip(ahead[1:], behind[1:], strict=True))
+    found = torch.zeros_like(base, dtype=torch.bool)
+    for gaps in ([(a - 2 * base + b).abs() for a, b in sides], [(a - b).abs() for a, b in sides]):
+        least, most = torch.stack(gaps).amin(0), torch.stack(gaps).amax(0)
+        found |= (least > rounding) & (most < 1.01 * least)
+    return found
 
 
 def largest(tensor: Tensor) -> float:

@@ -352,3 +352,76 @@ def test_it_prints_the_finding_its_facts_and_its_fix() -> None:
         "\n"
         "    pb.audit_function(Reversed, ...)"
     )
+
+
+def made_of(forward: Any, backward: Any) -> type[Function]:
+    class Made(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, s: Any) -> Any:
+            ctx.save_for_backward(x, s)
+            return forward(x, s)
+
+        @staticmethod
+        def backward(ctx: Any, v: Any) -> Any:
+            return backward(v, *ctx.saved_tensors)
+
+    return Made
+
+
+MISTAKES = {
+    "The sign is flipped.": lambda v, x, s: (-2 * x * s * v, (v * x**2).sum(0)),
+    "A factor of 2 is missing.": lambda v, x, s: (x * s * v, (v * x**2).sum(0)),
+    "A factor of `s` is missing.": lambda v, x, s: (2 * x * v, (v * x**2).sum(0)),
+    "A factor of `x` is missing.": lambda v, x, s: (2 * s * v, (v * x**2).sum(0)),
+    "a mean over 4 where a sum is due": lambda v, x, s: (2 * x * s * v, (v * x**2).mean(0)),
+    "No gradient at all comes back": lambda v, x, s: (0 * v, (v * x**2).sum(0)),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_simple_mistake_is_named(mistake: str, dtype: torch.dtype) -> None:
+    made = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 3, generator=made, dtype=dtype) + 0.5
+    s = torch.rand(3, generator=made, dtype=dtype) + 0.5
+    function = made_of(lambda x, s: x**2 * s, MISTAKES[mistake])
+    audit = pb.audit_function(function, x, s)
+    assert [finding.code for finding in audit.findings] == ["wrong_gradient"]
+    finding = audit.findings[0]
+    assert mistake in finding.text
+    facts = dict(finding.evidence)
+    apart = abs(float(facts["by backward"]) - float(facts["by differences of forward"]))
+    assert float(facts["apart by"]) == pytest.approx(apart, rel=1e-2)
+    assert float(facts["these may be off by"]) < 1e-6
+
+
+def test_a_conjugate_too_few_is_named_at_an_entry() -> None:
+    function = made_of(
+        lambda x, s: x**2 * s, lambda v, x, s: (2 * x * s * v, (v * x.conj() ** 2).sum())
+    )
+    z = torch.randn(3, generator=torch.Generator().manual_seed(0), dtype=torch.complex128)
+    finding = pb.audit_function(function, z, torch.ones((), dtype=torch.complex128)).findings[0]
+    assert "It is the conjugate" in finding.text
+    assert ".imag" in dict(finding.evidence)["entry"]
+
+
+def test_a_cotangent_that_is_not_used_is_said_to_be() -> None:
+    function = made_of(lambda x, s: x**2 * s, lambda v, x, s: (2 * x * s, (x**2).sum(0)))
+    audit = pb.audit_function(function, torch.rand(4, 3), torch.rand(3))
+    assert audit.findings[0].code == "not_linear"
+    assert "does not use its cotangent" in audit.findings[0].text
+
+
+def test_more_is_told_than_by_gradcheck() -> None:
+    """torch prints both matrices whole, and neither the entry nor the mistake."""
+    x, s = torch.rand(4, 3, dtype=torch.float64) + 0.5, torch.rand(3, dtype=torch.float64) + 0.5
+    right = lambda x, s: x**2 * s  # noqa: E731
+    function = made_of(right, lambda v, x, s: (2 * x * s * v, (v * x).sum(0)))
+    leaves = (x.clone().requires_grad_(), s.clone().requires_grad_())
+    with pytest.raises(RuntimeError) as caught:
+        torch.autograd.gradcheck(function.apply, leaves)
+    finding = pb.audit_function(function, x, s).findings[0]
+    entry = dict(finding.evidence)["entry"]
+    assert re.fullmatch(r"d output\[\d, (\d)\] / d s\[\1\]", entry)
+    assert entry not in str(caught.value)
+    assert len(finding.text) < len(str(caught.value))

@@ -120,7 +120,6 @@ from .verifying import differences_disagree as differences_disagree
 from .verifying import matrix_does_not_fit as matrix_does_not_fit
 from .verifying import matrix_is_wrong as matrix_is_wrong
 from .verifying import modes_disagree as modes_disagree
-from .verifying import not_symmetric_at as not_symmetric_at
 from .verifying import nothing_to_compare as nothing_to_compare
 from .verifying import verify_order as verify_order
 from .words import article as article

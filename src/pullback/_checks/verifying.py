@@ -47,17 +47,6 @@ def matrix_is_wrong(
     )
 
 
-def not_symmetric_at(
-    caller: str, entry: tuple[int, int], upper: float, lower: float
-) -> ArgumentError:
-    i, j = entry
-    return ArgumentError(
-        f"{caller}: the plan reads entries from their mirrors, and H is not symmetric: autograd "
-        f"gives {upper:.6g} at entry ({i}, {j}) and {lower:.6g} at entry ({j}, {i}). Plan with "
-        f"mode='rev': pb.plan_hessian(func, *args, mode='rev')."
-    )
-
-
 def nothing_to_compare(caller: str, notes: Sequence[str]) -> UnsupportedError:
     told = "".join(f"\n  {note}" for note in notes)
     return UnsupportedError(

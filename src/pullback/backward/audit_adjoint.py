@@ -12,6 +12,7 @@ from .._differences import Slope
 from ..draw.numbers import number, shape
 from .audit_call import Argument, Call
 from .audit_forward import Forward
+from .audit_mistakes import mistake_in, turns
 from .audit_state import Cotangents, normal_like, rounding
 from .verdict import Evidence, Verdict
 
@@ -20,11 +21,13 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of J: which output and input entry, by differences and by backward."""
+    """One entry of J: which output and input entry, by differences, how far these may be off, and
+    by backward."""
 
     output: str
     input: str
     differences: float
+    error: float
     backward: float | None
 
 
@@ -64,9 +67,10 @@ def _of_argument(
     if grad is None:
         yield _none(call, argument, entry)
     elif entry is not None:
-        yield _wrong(call, argument, entry)
+        yield _wrong(call, argument, entry, mistake_in(forward, argument, smooth))
     elif linear:
-        yield _wrong_somewhere(call, argument, slope, smooth, u, grad)
+        mistake = mistake_in(forward, argument, smooth)
+        yield _wrong_somewhere(call, argument, slope, smooth, u, grad, mistake)
 
 
 def inner(a: Tensor, b: Tensor) -> float:
@@ -119,16 +123,47 @@ def _counterexample(forward: Forward, argument: Argument, v: Cotangents, u: Tens
         if failing is None:
             return None
         candidates = failing
+    found = (
+        _entry(forward, argument, output, v_turn, v, int(candidates), u_turn, u)
+        for u_turn in turns(u)
+        for v_turn in turns(next(t for t in v if t is not None and bool(t.any())))
+    )
+    return next((entry for entry in found if entry is not None), None)
+
+
+def _entry(
+    forward: Forward,
+    argument: Argument,
+    output: str,
+    v_turn: complex,
+    v: Cotangents,
+    place: int,
+    u_turn: complex,
+    u: Tensor,
+) -> Entry | None:
+    """The entry, if the two disagree there; of a complex one its real or its imaginary part."""
     unit = torch.zeros_like(u)
-    unit.view(-1)[candidates] = 1
-    slope = forward.slope(place, unit)
-    if not disagrees(slope, v, unit, grad) or any(bool(rough.any()) for rough in slope.rough):
+    unit.view(-1)[place] = 1
+    unit = unit * u_turn
+    turned = tuple(None if t is None else t * v_turn if bool(t.any()) else t for t in v)
+    grad = forward.call.pull(turned)[argument.place]
+    slope = forward.slope(argument.place, unit)
+    if not disagrees(slope, turned, unit, grad) or any(bool(rough.any()) for rough in slope.rough):
         return None
-    used = [t for t in v if t is not None]
-    by_differences = sum(inner(value, w) for value, w in zip(slope.values, used, strict=True))
+    used = [t for t in turned if t is not None]
+    pairs = list(zip(slope.values, slope.errors, used, strict=True))
+    by_differences = sum(inner(value, w) for value, _, w in pairs)
+    error = sum(inner(doubt, w.abs()) for _, doubt, w in pairs)
     by_backward = None if grad is None else inner(unit, grad)
-    entry = _index(int(candidates), u.shape)
-    return Entry(output, f"{argument.name}{entry}", by_differences, by_backward)
+    output += _part(v_turn, any(t.is_complex() for t in used if bool(t.any())))
+    name = f"{argument.name}{_index(place, u.shape)}{_part(u_turn, u.is_complex())}"
+    return Entry(output, name, by_differences, error, by_backward)
+
+
+def _part(turn: complex, is_complex: bool) -> str:
+    if not is_complex:
+        return ""
+    return ".real" if turn == 1 else ".imag"
 
 
 def _at(
@@ -198,35 +233,45 @@ def _facts(entry: Entry) -> Evidence:
     return (
         ("entry", f"d {entry.output} / d {entry.input}"),
         ("by differences of forward", number(entry.differences)),
+        ("these may be off by", f"{entry.error:.1g}"),
         ("by backward", "None" if entry.backward is None else number(entry.backward)),
     )
 
 
-def _wrong(call: Call, argument: Argument, entry: Entry) -> Verdict:
+def _wrong(call: Call, argument: Argument, entry: Entry, mistake: str) -> Verdict:
     backward = entry.backward or 0.0
-    ratio = backward / entry.differences if entry.differences else float("nan")
+    sure = abs(entry.differences) > entry.error
+    ratio = backward / entry.differences if sure else float("nan")
     factor = f" ({number(ratio)} times as much)" if ratio == ratio and ratio else ""
+    likely = f" {mistake}." if mistake else ""
     return Verdict(
         "wrong_gradient",
         f"{call.name}.backward is not the adjoint of its forward in `{argument.name}`: d "
         f"{entry.output} / d {entry.input} is {number(entry.differences)}, and backward takes it "
-        f"for {number(backward)}{factor}. Every gradient behind it is wrong, unless another one is "
-        f"meant (a reversal, a surrogate).",
-        _facts(entry),
+        f"for {number(backward)}{factor}.{likely} Every gradient behind it is wrong, unless "
+        f"another one is meant (a reversal, a surrogate).",
+        (*_facts(entry), ("apart by", number(abs(backward - entry.differences)))),
         f"Return J' v, and ask again:\n    pb.audit_function({call.name}, ...)",
     )
 
 
 def _wrong_somewhere(
-    call: Call, argument: Argument, slope: Slope, v: Cotangents, u: Tensor, grad: Tensor | None
+    call: Call,
+    argument: Argument,
+    slope: Slope,
+    v: Cotangents,
+    u: Tensor,
+    grad: Tensor | None,
+    mistake: str,
 ) -> Verdict:
     used = [t for t in v if t is not None]
     left = sum(inner(value, w) for value, w in zip(slope.values, used, strict=True))
     right = 0.0 if grad is None else inner(u, grad)
+    likely = f" {mistake}." if mistake else ""
     return Verdict(
         "wrong_gradient",
         f"{call.name}.backward is not the adjoint of its forward in `{argument.name}`: for random "
-        "u and v, <J u, v> and <u, J' v> differ. No single entry shows it.",
+        f"u and v, <J u, v> and <u, J' v> differ. No single entry shows it.{likely}",
         (
             ("<J u, v> by differences of forward", number(left)),
             ("<u, J' v> by backward", number(right)),

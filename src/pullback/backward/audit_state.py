@@ -100,6 +100,10 @@ def _writes(call: Call) -> Iterator[Verdict]:
 
 
 def _linear(call: Call, v: Cotangents, w: Cotangents, first: Gradients) -> Iterator[Verdict]:
+    unused = any(g is not None and bool(g.any()) for g in first)
+    if unused and all(map(_same, first, call.pull(w))):
+        yield _without_cotangent(call)
+        return
     for scale in SCALES:
         scaled = call.pull([None if t is None else scale * t for t in v])
         gap = _gap(scaled, [None if t is None else scale * t for t in first])
@@ -147,6 +151,17 @@ def _nonlinear(call: Call, law: str, gap: tuple[float, float]) -> Verdict:
         (("found", number(gap[0])), ("a linear backward gives", number(gap[1]))),
         "Leave v as it is, and clip where all gradients have arrived:\n"
         "    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+    )
+
+
+def _without_cotangent(call: Call) -> Verdict:
+    return Verdict(
+        "not_linear",
+        f"{call.name}.backward does not use its cotangent v: for another v it gives the same. It "
+        "returns the derivative of forward, and v, the gradient that arrives at the output, is "
+        "lost; the result is right only where v is all ones.",
+        (("backward(v) and backward(w)", "the same"),),
+        "Multiply by it:\n    return slope * v",
     )
 
 

@@ -121,17 +121,16 @@ def _record(
         smooth = _checks.can_carry_gradients(tensor.dtype)
         taint = VARYING if smooth else Taint(sources=frozenset({name}))
         tape.input(tensor, _identifier(name), taint)
-    with tape.recording():
-        with torch.enable_grad():
-            returned = arguments.call(func, primals, others)
+    # Planned under no_grad, too: what is asked of the tensors here would be taken for a cut.
+    with tape.recording(), torch.enable_grad():
+        returned = arguments.call(func, primals, others)
         aux_leaves: list[Any] = []
         aux = None
         if has_aux:
             returned, extra = _checks.output_and_aux(caller, returned)
             aux_leaves, aux = flatten(extra)
         plain = flat_outputs(caller, returned)
-        with torch.enable_grad():  # a view that was made without has no graph
-            outputs = [as_real(t) for t in plain]
+        outputs = [as_real(t) for t in plain]  # a view that is made without grad has no graph
         _, out = flatten(returned)
         _checks.differentiable_outputs(caller, _checks.leaves_of(caller, "output", returned))
         with tape.paused():

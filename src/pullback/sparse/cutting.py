@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .. import _torch
+from .. import _checks, _torch
 from .._adjoint import nodes_behind
 from .reads import CUTS
 
@@ -52,9 +52,9 @@ class _Precisions(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         for value in pytree.tree_leaves(result):
-            if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
-                if torch.finfo(value.dtype).eps > self._eps:
-                    self.found = str(value.dtype).removeprefix("torch.")
+            smooth = isinstance(value, Tensor) and _checks.can_carry_gradients(value.dtype)
+            if smooth and torch.finfo(value.dtype).eps > self._eps:
+                self.found = _checks.dtype_text(value.dtype)
         return result
 
 
@@ -80,7 +80,9 @@ class _Watch(TorchFunctionMode):
             return f"reads a tensor by .{name}()"
         if func in CUTS:
             return CUTS[func]
-        return "" if torch.is_grad_enabled() else f"calls {name} while no graph is recorded"
+        if name == "__get__" or torch.is_grad_enabled():
+            return ""
+        return f"calls {name} while no graph is recorded"
 
     def _follows(self, value: object) -> bool:
         if not (isinstance(value, Tensor) and value.is_floating_point() and value.requires_grad):

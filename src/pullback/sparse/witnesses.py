@@ -151,17 +151,13 @@ class Problem:
     def _gradient_of_jvp(self, t: Tensor, by: Callable[..., Any]) -> Tensor:
         assert isinstance(self.func, Gradient)
         flat = Flattened(self.caller, self.users_function, self.has_aux, "output")
-        weights = []
-        if self.func.weighed:
-            weights = self.arguments.call(
-                lambda *args: flatten(args[-1])[0], self.primals, self.arguments.others
-            )
+        weights = self._weights() if self.func.weighed else []
         with self.run():
             primals = self.leaves()
 
             def gradients_at(outputs: Sequence[Tensor], moves: Sequence[Tensor | None]) -> Any:
                 self._is_the_same(outputs, self._users_value)
-                given = [as_real(v) for v in weights] or [torch.ones_like(o) for o in outputs]
+                given = weights or [torch.ones_like(o) for o in outputs]
                 moving = [(d, v) for d, v in zip(moves, given, strict=True) if d is not None]
                 return gradients([d for d, _ in moving], primals, [v for _, v in moving])
 
@@ -171,10 +167,28 @@ class Problem:
 
     @cached_property
     def _users_value(self) -> Tensor:
-        """The outputs of what the user wrote."""
+        return self.users_value(self.point)
+
+    def users_value(self, point: Tensor) -> Tensor:
+        """The outputs of what the user wrote, there."""
         flat = Flattened(self.caller, self.users_function, self.has_aux, "output")
+        primals = from_vector(point, self.primals)
         with self.run():
-            return _flat([t.detach() for t in flat(*self.leaves())])
+            found = flat(*(fresh(t).requires_grad_() for t in primals))
+        return _flat([t.detach() for t in found])
+
+    @cached_property
+    def weights(self) -> Tensor | None:
+        """The cotangents of the outputs that a gradient is of, flat; None for one number."""
+        if not (isinstance(self.func, Gradient) and self.func.weighed):
+            return None
+        return _flat([v.detach() for v in self._weights()])
+
+    def _weights(self) -> list[Tensor]:
+        leaves = self.arguments.call(
+            lambda *args: flatten(args[-1])[0], self.primals, self.arguments.others
+        )
+        return [as_real(v) for v in leaves]
 
     @staticmethod
     def _is_the_same(outputs: Sequence[Tensor], value: Tensor) -> None:
@@ -207,7 +221,8 @@ class Reference:
 
     def row(self, v: Tensor) -> Tensor:
         if self.matrix is not None:
-            return v.to(self.matrix.dtype) @ self.matrix
+            used = v != 0  # 0 times nan is nan
+            return v[used].to(self.matrix.dtype) @ self.matrix[used]
         return self._source.rev(v[None])[0].detach()
 
     @property
@@ -219,13 +234,15 @@ class Reference:
 
     def along(self, t: Tensor) -> Tensor:
         if self.matrix is not None:
-            return self.matrix @ t.to(self.matrix.dtype)
+            used = t != 0
+            return self.matrix[:, used] @ t[used].to(self.matrix.dtype)
         return self._source.fwd(t[None])[0].detach()
 
     def size_along(self, t: Tensor, found: Tensor) -> Tensor:
         """What the terms of J t amount to, for a measure of its rounding."""
         if self.matrix is not None:
-            return self.matrix.abs() @ t.abs().to(self.matrix.dtype)
+            used = t != 0
+            return self.matrix[:, used].abs() @ t[used].abs().to(self.matrix.dtype)
         return found.abs()
 
 
@@ -253,6 +270,18 @@ class Differences:
             return (problem.value(problem.point + step * t),)
 
         # The direction is as long as the point itself: the caller has scaled it.
+        found = slope(moved, 1.0, self._eps(problem.point))
+        return Seen(found.values[0], found.errors[0], found.rough[0])
+
+    def of_users_function(self, t: Tensor) -> Seen:
+        """Of the number that a gradient is of, along t."""
+        problem = self._problem
+
+        def moved(step: float) -> tuple[Tensor, ...]:
+            value = problem.users_value(problem.point + step * t)
+            weights = problem.weights
+            return (value if weights is None else (weights.to(value) @ value)[None],)
+
         found = slope(moved, 1.0, self._eps(problem.point))
         return Seen(found.values[0], found.errors[0], found.rough[0])
 
