@@ -183,6 +183,7 @@ SPARSE: tuple[str, ...] = (
     "session",
     "cutting",
     "witnesses",
+    "blame",
     "crosscheck",
     "given",
     "verify",

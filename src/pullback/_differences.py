@@ -5,6 +5,7 @@ It says of each entry how far it may be off, and where there is no derivative at
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -123,3 +124,14 @@ def _jumps(
 def largest(tensor: Tensor) -> float:
     """The largest absolute value among the finite entries."""
     return float(tensor.abs().nan_to_num(0.0, 0.0, 0.0).amax()) if tensor.numel() else 0.0
+
+
+def bound_text(error: float) -> str:
+    """What an estimated error is below, as a power of ten.
+
+    >>> bound_text(3e-11), bound_text(0.0)
+    ('1e-9', '0')
+    """
+    if not 0 < error < math.inf:
+        return "0" if error == 0 else str(error)
+    return f"1e{math.ceil(math.log10(10 * error))}"

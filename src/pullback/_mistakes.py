@@ -66,7 +66,7 @@ def _explanations(
     found, truth = compared.found, compared.truth
     if not bool(found.any()):
         if bool((truth.abs() > 100 * compared.errors).any()):
-            yield "No gradient at all comes back: a term is missing"
+            yield "Every entry is zero: a term is missing, or was taken for a constant"
         return
     factor = compared.factor()
     if not math.isnan(factor) and compared.explains(factor * truth):

@@ -212,7 +212,7 @@ FAULTS: dict[str, tuple[Callable[..., Any], Callable[..., Any], str]] = {
     "sign": (torch.square, lambda v, x: -2 * x * v, "The sign is flipped."),
     "two": (torch.square, lambda v, x: x * v, "A factor of 2 is missing."),
     "factor": (torch.square, lambda v, x: 2 * v, "A factor of the input is missing."),
-    "nothing": (torch.square, lambda v, x: 0 * v, "No gradient at all comes back"),
+    "nothing": (torch.square, lambda v, x: 0 * v, "Every entry is zero"),
     "mean": (lambda x: x.sum(0), lambda v, x: v.expand(3, 4) / 3, "1/3 of what it should be"),
     "one": (torch.square, lambda v, x: 2 * x * v * _at(1.5), ""),
     "one missing": (torch.square, lambda v, x: 2 * x * v * _at(0.0), "1 of the 12 elements"),

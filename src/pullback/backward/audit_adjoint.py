@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._differences import Slope
+from .._differences import Slope, bound_text
 from ..draw.numbers import number, shape
 from .audit_call import Argument, Call
 from .audit_forward import Forward
@@ -233,7 +233,7 @@ def _facts(entry: Entry) -> Evidence:
     return (
         ("entry", f"d {entry.output} / d {entry.input}"),
         ("by differences of forward", number(entry.differences)),
-        ("these may be off by", f"{entry.error:.1g}"),
+        ("these may be off by", bound_text(entry.error)),
         ("by backward", "None" if entry.backward is None else number(entry.backward)),
     )
 

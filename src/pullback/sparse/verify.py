@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .. import _checks, _torch
-from ..draw.numbers import number
+from .._differences import bound_text
 from .arguments import Arguments, arguments_for
-from .crosscheck import Findings, cross_check
+from .blame import Findings
+from .crosscheck import cross_check
 from .given import check_matrix
 from .gradient import Gradient, second_derivatives
 from .plan import Plan
@@ -47,7 +48,7 @@ class Verified:
     def __repr__(self) -> str:
         ways = self.compared
         both = f"{', '.join(ways[:-1])} and {ways[-1]}" if len(ways) > 1 else ways[0]
-        fine = "" if math.isnan(self.resolution) else f" (these to {number(self.resolution)})"
+        fine = "" if math.isnan(self.resolution) else f" (these to {bound_text(self.resolution)})"
         return "\n".join([f"verified: {both} agree{fine}", *(f"  note: {n}" for n in self.notes)])
 
 

@@ -170,12 +170,15 @@ class Problem:
         return self.users_value(self.point)
 
     def users_value(self, point: Tensor) -> Tensor:
-        """The outputs of what the user wrote, there."""
+        """The outputs of what the user wrote, there, flat."""
+        return _flat([t.detach() for t in self.users_outputs(point)])
+
+    def users_outputs(self, point: Tensor) -> tuple[Tensor, ...]:
+        """The same with their graph."""
         flat = Flattened(self.caller, self.users_function, self.has_aux, "output")
         primals = from_vector(point, self.primals)
         with self.run():
-            found = flat(*(fresh(t).requires_grad_() for t in primals))
-        return _flat([t.detach() for t in found])
+            return flat(*(fresh(t).requires_grad_() for t in primals))
 
     @cached_property
     def weights(self) -> Tensor | None:
