@@ -13,9 +13,10 @@ from ._engines import chunks
 from ._trees import Structure, map_leaves
 from .sparse.arguments import Arguments, arguments_for
 from .sparse.holomorphic import ComplexView, as_reals, complex_matrix, complex_view
-from .sparse.layouts import LAYOUTS, blocks, matrix, refill
+from .sparse.layouts import BLOCK_DIAGONAL, LAYOUTS, blocks, matrix, refill
 from .sparse.plan import Plan
 from .sparse.products import Existing, Function
+from .sparse.samples import sample_blocks
 from .sparse.session import Session
 from .sparse.state.facts import torch_modes
 from .sparse.trial import rounding_of, same
@@ -120,6 +121,8 @@ class Jacobian:
     def _planned(
         self, args: tuple[Any, ...], arguments: Arguments, session: Session
     ) -> tuple[Any, Any]:
+        if self._layout == BLOCK_DIAGONAL:
+            sample_blocks("jacobian", session.plan)  # refuses before anything is computed
         outcome = session.evaluate(arguments, self._chunk)
         session.make_ready(args, arguments)
         if self._recent[:1] != [session]:
@@ -291,6 +294,10 @@ def jacobian(
         layout: ``torch.strided``, ``torch.sparse_csr``, ``torch.sparse_coo``, or "scipy" for a
             ``scipy.sparse.csr_array``; None is strided without a plan, CSR with one. A sparse
             layout without a plan plans at the first call, once for each set of shapes.
+            "block_diagonal" is for functions of a batch that treat each sample on its own: dense
+            tensors of shape ``(B, *output.shape[1:], *input.shape[1:])``, in the structure of
+            ``torch.func.jacrev``, where B is the length of everybody's first axis. Samples that
+            depend on each other are found in the pattern, and refused.
         compile: let Inductor make one kernel of the forward pass and all products, at the first
             call of each set of shapes (seconds; kept on disk for later processes). Where it cannot
             or does not pay, products are replayed, and ``notes`` of the result says why.
@@ -305,6 +312,8 @@ def jacobian(
 
     Raises:
         ArgumentError: an option is not one of those above; later, see ``Jacobian.__call__``.
+        UnsupportedError: later, with layout "block_diagonal": samples depend on each other. The
+            message names two of them and the call that couples them.
 
     >>> import torch, pullback as pb
     >>> f = lambda x: (x[1:] - x[:-1]) ** 2
@@ -327,7 +336,7 @@ def jacobian(
     _checks.flag(caller, "compile", compile)
     if layout is None:
         layout = torch.strided if plan is None else torch.sparse_csr
-    _checks.jacobian_layout(caller, layout, LAYOUTS)
+    _checks.jacobian_layout(caller, layout, (*LAYOUTS, BLOCK_DIAGONAL))
     return Jacobian(
         func, argnums, plan, layout, chunk_size, has_aux, trust_indices, holomorphic, compile
     )

@@ -11,17 +11,11 @@ import torch
 from torch import Tensor
 
 from . import _checks
-from ._adjoint import is_adjoint, probe
-from ._engines import Batch, chunks
-from ._errors import UnsupportedError
-from ._linear import (
-    Forward,
-    ForwardProducts,
-    Products,
-    RandomState,
-    run,
-    transposed,
-)
+from ._engines import chunks
+from ._forward import forward_products
+from ._linear import Products, RandomState, run
+from ._parted import PartedMatrix
+from ._parts import Parts
 from ._trees import from_vector, map_leaves, to_vector, total_numel
 
 if TYPE_CHECKING:
@@ -133,7 +127,7 @@ class _Matrix:
         return self._reason + self._last
 
 
-class JacobianOperator(_Matrix):
+class JacobianOperator(_Matrix, PartedMatrix):
     """The Jacobian of ``func`` at ``primals`` as a matrix to multiply, transpose and solve with.
 
     ``J.shape`` is (m, n): a row per output element and a column per element of the primals that
@@ -141,7 +135,10 @@ class JacobianOperator(_Matrix):
 
     - ``J @ t`` and ``J.matvec(t)`` take t of shape (n,) to (m,); ``J @ T`` takes (n, k) to (m, k);
     - ``v @ J`` and ``J.rmatvec(v)`` take v of shape (m,) to (n,); ``V @ J`` takes (k, m) to (k, n);
-    - ``J.T`` is the transpose, ``J.to_dense()`` the matrix, ``J.to_scipy()`` SciPy's view of it.
+    - ``J.T`` is the transpose, ``J.to_dense()`` the matrix, ``J.to_scipy()`` SciPy's view of it;
+    - ``J.diagonal()``, ``J.trace()``, ``J.rows(indices)``, ``J.columns(indices)``,
+      ``J.row_sums()`` and ``J.block_diagonal()`` are parts of it at a price of their own, which
+      ``J.cost_of(part)`` tells.
 
     ``J`` is the Jacobian of the backward pass, so ``v @ (J @ t)`` equals ``(v @ J) @ t`` always.
     ``J.engine`` says how J t is computed, ``J.notes`` why not in a faster way. The products are
@@ -195,6 +192,10 @@ class JacobianOperator(_Matrix):
         self._down: Products
         self.engine, self._down, self._reason = forward_products(forward, selected, chosen, state)
         super().__init__(forward.flat, like, self._down, forward.products)
+        refusal = "; ".join(self._reason) if self.engine == "none" else ""
+        self._parts = Parts(
+            self._name, func, primals, argnums, self._up, self._down, (forward.flat, like), refusal
+        )
 
     @property
     def T(self) -> Transpose:  # noqa: N802
@@ -253,49 +254,6 @@ class Transpose(_Matrix):
 
     def __repr__(self) -> str:
         return f"{self._original!r}.T"
-
-
-class _NoProducts:
-    """Stands where torch can push no tangent; refuses with the reasons."""
-
-    def __init__(self, refusal: UnsupportedError) -> None:
-        self._refusal = refusal
-
-    def one(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        raise self._refusal
-
-    def many(self, batch: Sequence[Tensor], chunk_size: int | None = None) -> Batch:
-        raise self._refusal
-
-
-def forward_products(
-    forward: Forward, func: Callable[..., Any], primals: tuple[Any, ...], state: RandomState
-) -> tuple[str, Products, tuple[str, ...]]:
-    """How J t is computed: the engine, its products, and why not by a faster one.
-
-    Either way has to form an adjoint pair with J' v at a random point first.
-    """
-    tangents = [probe(t).detach() for t in forward.products.like]
-    try:
-        double = transposed(forward.products)
-        if not double.agrees(tangents, double.map.one(tangents)):
-            raise RuntimeError(_checks.HIDDEN_BACKWARD)
-        return "double VJP", double.map, ()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        refused = error
-    products = ForwardProducts(func, primals, forward.flat, state)
-    reason = f"double VJP was left: {_checks.first_line(refused)}"
-    try:
-        up = forward.products
-        if not is_adjoint(up.one, up.outputs, tangents, products.one(tangents)):
-            raise RuntimeError(_checks.NOT_ADJOINT)
-    except RuntimeError as error:
-        refusal = _checks.no_jvp("JacobianOperator", refused, error)
-        other = f"torch.func.jvp was left: {_checks.first_line(error)}"
-        return "none", _NoProducts(refusal), (reason, other)
-    return "torch.func.jvp", products, (reason,)
 
 
 def _leaves(tree: Any) -> list[Any]:

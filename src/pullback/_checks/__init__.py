@@ -66,6 +66,12 @@ from .pages import not_installed as not_installed
 from .pages import page_options as page_options
 from .pages import page_question as page_question
 from .pages import port_taken as port_taken
+from .parts import coupled_samples as coupled_samples
+from .parts import number_of_blocks as number_of_blocks
+from .parts import places_of_matrix as places_of_matrix
+from .parts import product_limit as product_limit
+from .parts import shared_batch as shared_batch
+from .parts import too_expensive as too_expensive
 from .patterns import drawing_axes as drawing_axes
 from .patterns import entry_colors as entry_colors
 from .patterns import matrix_for_pattern as matrix_for_pattern
