@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_operator",),
     ("_hessian_operator",),
     ("_jacobian", "_graph_jacobian"),
+    ("_hessian",),
     ("backward",),
     ("testing",),
     ("_rowsums",),
@@ -147,6 +148,7 @@ SPARSE: tuple[str, ...] = (
     "unions",
     "draws",
     "arguments",
+    "gradient",
     "coloring",
     "dependence",
     "tape",
@@ -295,6 +297,7 @@ MAY_DIFFERENTIATE = {
     "sparse.writes",
     "sparse.trial",
     "sparse.reads",  # names them, to recognise a user's calls
+    "sparse.gradient",
     "sparse.products",
     "sparse.parts",  # J t of a differentiated part
     "sparse.backward_graph",
