@@ -13,10 +13,10 @@ from ._engines import chunks
 from ._trees import Structure, map_leaves
 from .sparse.arguments import Arguments, arguments_for
 from .sparse.holomorphic import ComplexView, as_reals, complex_matrix, complex_view
-from .sparse.layouts import BLOCK_DIAGONAL, LAYOUTS, blocks, matrix, refill
+from .sparse.layouts import LAYOUTS, blocks, matrix, refill
 from .sparse.plan import Plan
 from .sparse.products import Existing, Function
-from .sparse.samples import sample_blocks
+from .sparse.samples import BLOCK_DIAGONAL, sample_blocks
 from .sparse.session import Session
 from .sparse.state.facts import torch_modes
 from .sparse.trial import rounding_of, same
@@ -124,7 +124,7 @@ class Jacobian:
         self, args: tuple[Any, ...], arguments: Arguments, session: Session
     ) -> tuple[Any, Any]:
         if self._layout == BLOCK_DIAGONAL:
-            sample_blocks("jacobian", session.plan)  # refuses before anything is computed
+            sample_blocks(self._caller, session.plan)  # refuses before anything is computed
         outcome = session.evaluate(arguments, self._chunk)
         session.make_ready(args, arguments)
         if self._recent[:1] != [session]:
@@ -139,6 +139,8 @@ class Jacobian:
         if self._holomorphic:
             view = complex_view(self._caller, plan, self._views)
             plan, values = view.plan, view.values(values)
+        if self._layout == BLOCK_DIAGONAL:
+            return sample_blocks(self._caller, plan)(values, arguments, out)
         return matrix(plan, values, self._layout, arguments, out)
 
     def _tell(self, session: Session, plan: Plan) -> None:

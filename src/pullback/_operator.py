@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from . import _checks
 from ._engines import chunks
 from ._forward import forward_products
-from ._linear import Products, RandomState, run
+from ._linear import Forward, Products, RandomState, run
 from ._parted import PartedMatrix
 from ._parts import Parts
 from ._trees import from_vector, map_leaves, to_vector, total_numel
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 
-class _Matrix:
+class Matrix:
     """A matrix of shape (m, n) given by ``down`` (t to J t) and ``up`` (v to J' v)."""
 
     # numpy then leaves `array @ J` to __rmatmul__, which says what to write instead.
@@ -47,7 +47,7 @@ class _Matrix:
         """``tensor @ J`` arrives here; Python alone would not get as far as ``__rmatmul__``."""
         if func in (Tensor.__matmul__, Tensor.matmul, torch.matmul) and len(args) == 2:
             left, right = args
-            return right.__rmatmul__(left) if isinstance(right, _Matrix) else left @ right
+            return right.__rmatmul__(left) if isinstance(right, Matrix) else left @ right
         return NotImplemented
 
     def matvec(self, t: Tensor) -> Tensor:
@@ -121,13 +121,61 @@ class _Matrix:
         flat = [t.reshape(k, t[0].numel() if k else t.shape[1:].numel()) for t in found.gradients]
         return torch.cat(flat, dim=1).to(self.dtype)
 
+    def _unit_products(
+        self, products: Products, side: Sequence[Tensor], size: int, chunk_size: int | None
+    ) -> Tensor:
+        bytes_each = sum(self.shape) * self.dtype.itemsize
+        blocks = [torch.zeros(0, sum(self.shape) - size, dtype=self.dtype, device=self.device)]
+        for start, stop in chunks(size, chunk_size, bytes_each):
+            units = torch.zeros(stop - start, size, dtype=self.dtype, device=self.device)
+            units.diagonal(start).fill_(1)
+            blocks.append(self._batch(products, from_vector(units, side), chunk_size))
+        return torch.cat(blocks)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Why a faster engine was left: for J t, and for the last batch of products."""
         return self._reason + self._last
 
 
-class JacobianOperator(_Matrix, PartedMatrix):
+class Point(NamedTuple):
+    """One run of a function: what it gave, the function of its selected arguments, these, and the
+    random state before it."""
+
+    forward: Forward
+    selected: Callable[..., Any]
+    chosen: tuple[Any, ...]
+    state: RandomState
+
+
+def run_at(
+    caller: str,
+    func: Callable[..., Any],
+    primals: tuple[Any, ...],
+    argnums: int | tuple[int, ...],
+) -> Point:
+    """Run ``func`` once for an operator, and refuse what no real matrix stands for."""
+    places = _checks.argnums_for(caller, argnums, len(primals))
+
+    def selected(*chosen: Any) -> Any:
+        arguments = list(primals)
+        for place, value in zip(places, chosen, strict=True):
+            arguments[place] = value
+        return func(*arguments)
+
+    chosen = tuple(primals[place] for place in places)
+    given = [t for t in _leaves(chosen) if isinstance(t, Tensor)]
+    _checks.outside_transforms(caller, given)
+    state = RandomState(given)
+    forward = run(caller, selected, chosen, has_aux=False)
+    outputs = _checks.leaves_of(caller, "out", forward.outputs)
+    _checks.differentiable_outputs(caller, outputs)
+    _checks.real(caller, outputs, "output")
+    _checks.real(caller, _checks.leaves_of(caller, "primals", chosen), "input")
+    return Point(forward, selected, chosen, state)
+
+
+class JacobianOperator(Matrix, PartedMatrix):
     """The Jacobian of ``func`` at ``primals`` as a matrix to multiply, transpose and solve with.
 
     ``J.shape`` is (m, n): a row per output element and a column per element of the primals that
@@ -171,24 +219,8 @@ class JacobianOperator(_Matrix, PartedMatrix):
     def __init__(
         self, func: Callable[..., Any], *primals: Any, argnums: int | tuple[int, ...] = 0
     ) -> None:
-        places = _checks.argnums_for(self._name, argnums, len(primals))
-
-        def selected(*chosen: Any) -> Any:
-            arguments = list(primals)
-            for place, value in zip(places, chosen, strict=True):
-                arguments[place] = value
-            return func(*arguments)
-
-        chosen = tuple(primals[place] for place in places)
-        given = [t for t in _leaves(chosen) if isinstance(t, Tensor)]
-        _checks.outside_transforms(self._name, given)
-        state = RandomState(given)
-        forward = run(self._name, selected, chosen, has_aux=False)
+        forward, selected, chosen, state = run_at(self._name, func, primals, argnums)
         like = forward.products.like
-        outputs = _checks.leaves_of(self._name, "out", forward.outputs)
-        _checks.differentiable_outputs(self._name, outputs)
-        _checks.real(self._name, outputs, "output")
-        _checks.real(self._name, _checks.leaves_of(self._name, "primals", chosen), "input")
         self._down: Products
         self.engine, self._down, self._reason = forward_products(forward, selected, chosen, state)
         super().__init__(forward.flat, like, self._down, forward.products)
@@ -214,17 +246,6 @@ class JacobianOperator(_Matrix, PartedMatrix):
             return self._unit_products(self._up, self._rows, m, chunk_size)
         return self._unit_products(self._down, self._columns, n, chunk_size).T
 
-    def _unit_products(
-        self, products: Products, side: Sequence[Tensor], size: int, chunk_size: int | None
-    ) -> Tensor:
-        bytes_each = sum(self.shape) * self.dtype.itemsize
-        blocks = [torch.zeros(0, sum(self.shape) - size, dtype=self.dtype, device=self.device)]
-        for start, stop in chunks(size, chunk_size, bytes_each):
-            units = torch.zeros(stop - start, size, dtype=self.dtype, device=self.device)
-            units.diagonal(start).fill_(1)
-            blocks.append(self._batch(products, from_vector(units, side), chunk_size))
-        return torch.cat(blocks)
-
     def __repr__(self) -> str:
         outputs, inputs = len(self._rows), len(self._columns)
         return (
@@ -233,7 +254,7 @@ class JacobianOperator(_Matrix, PartedMatrix):
         )
 
 
-class Transpose(_Matrix):
+class Transpose(Matrix):
     """The transpose of a Jacobian operator: shape (n, m), with the same methods."""
 
     _name = "JacobianOperator.T"

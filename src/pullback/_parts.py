@@ -66,6 +66,7 @@ class Way:
     scheme: Scheme
     shortcut: Shortcut | None = None
     numbers: Any = None
+    symmetric: bool = False
 
     @property
     def num_products(self) -> int:
@@ -78,9 +79,10 @@ class Way:
         if self.shortcut is not None:
             return f"{self.shortcut.products}; {self.scheme.num_products:,} without lifting"
         rows, columns = self.scheme.split
-        kinds = [
-            f"{k:,} {kind}{'s' * (k > 1)}" for k, kind in ((rows, "VJP"), (columns, "JVP")) if k
-        ]
+        counts = ((rows, "VJP"), (columns, "JVP"))
+        if self.symmetric:
+            counts = ((rows + columns, "product"), (0, ""))
+        kinds = [f"{k:,} {kind}{'s' * (k > 1)}" for k, kind in counts if k]
         if not kinds:
             return "no entry can be other than zero"
         return f"{' and '.join(kinds)} show{'s' * (rows + columns == 1)} every entry of it"
@@ -98,12 +100,14 @@ class Parts:
         up: Products,
         down: Products,
         ends: tuple[Sequence[Tensor], Sequence[Tensor]],
-        forward_refusal: str,
+        forward_refusal: str = "",
+        *,
+        symmetric: bool = False,
     ) -> None:
         self._caller, self._func, self._primals, self._argnums = caller, func, primals, argnums
         self._up, self._down = up, down
         self._rows, self._columns = ends
-        self._forward_refusal = forward_refusal
+        self._forward_refusal, self._symmetric = forward_refusal, symmetric
         self._found: _Structure | None = None
         # No cached properties: a frame of functools would pass for one of the user's.
         self._studied: list[Study | None] = []
@@ -179,8 +183,8 @@ class Parts:
             if shortcut is not None and shortcut.num_products < count:
                 numbers, there = entry_numbers(shortcut.pattern, wanted.rows, wanted.cols)
                 if there:
-                    return Way(wanted, scheme, shortcut, numbers)
-        return Way(wanted, scheme)
+                    return Way(wanted, scheme, shortcut, numbers, self._symmetric)
+        return Way(wanted, scheme, symmetric=self._symmetric)
 
     @_torch.runs_unwatched
     def read(self, way: Way) -> Tensor:

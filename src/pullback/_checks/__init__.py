@@ -34,7 +34,9 @@ from .functions import argnums_for as argnums_for
 from .functions import compiled_region as compiled_region
 from .functions import differentiable_outputs as differentiable_outputs
 from .functions import differentiable_primals as differentiable_primals
+from .functions import no_hvp as no_hvp
 from .functions import no_jvp as no_jvp
+from .functions import not_symmetric as not_symmetric
 from .functions import one_number as one_number
 from .functions import output_and_aux as output_and_aux
 from .functions import primals_are_a_tuple as primals_are_a_tuple

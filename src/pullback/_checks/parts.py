@@ -63,9 +63,9 @@ def number_of_blocks(caller: str, blocks: object, shape: tuple[int, int]) -> int
 def shared_batch(caller: str, outputs: Sequence[Any], inputs: Sequence[Any]) -> int:
     """The length of the first axis, which every tensor must have."""
     leaves = [*inputs, *outputs]
-    lengths = {leaf.shape[0] if leaf.shape else None for leaf in leaves}
-    if len(lengths) == 1 and None not in lengths:
-        return int(lengths.pop())
+    lengths = {int(leaf.shape[0]) if leaf.shape else -1 for leaf in leaves}
+    if len(lengths) == 1 and (length := lengths.pop()) >= 0:
+        return length
     shapes = ", ".join(f"`{leaf.name}` {shape_text(leaf.shape)}" for leaf in leaves)
     raise ArgumentError(
         f"{caller}: a block for each sample needs a first axis of one length in all outputs and "

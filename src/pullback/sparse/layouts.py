@@ -18,19 +18,15 @@ from .arguments import Arguments
 from .leaf import Leaf
 from .pattern import SparsityPattern, index_dtype
 from .plan import Plan
-from .samples import sample_blocks
 
 LAYOUTS: tuple[Any, ...] = (torch.strided, torch.sparse_csr, torch.sparse_coo, "scipy")
-BLOCK_DIAGONAL = "block_diagonal"
 
 
 def matrix(plan: Plan, values: Tensor, layout: Any, arguments: Arguments, out: Structure) -> Any:
-    """The (m, n) matrix of a sparse layout, or the nested dense tensors of the others."""
+    """The (m, n) matrix of a sparse layout, or the nested dense tensors of ``torch.strided``."""
     pattern = plan.pattern
     if layout is torch.strided:
         return blocks(dense(pattern, values), plan.outputs, plan.inputs, arguments, out)
-    if layout == BLOCK_DIAGONAL:
-        return sample_blocks("jacobian", plan)(values, arguments, out)
     if layout == "scipy":
         import scipy.sparse
 

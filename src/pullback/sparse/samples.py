@@ -19,6 +19,7 @@ from .leaf import Leaf
 from .pattern import SparsityPattern
 from .plan import Plan
 
+BLOCK_DIAGONAL = "block_diagonal"
 Ints = npt.NDArray[np.int64]
 
 
@@ -66,9 +67,8 @@ def coupling(pattern: SparsityPattern, samples: Samples) -> tuple[int, int] | No
     if not across.any():
         return None
     entry = int(np.argmax(across))
-    return int(np.searchsorted(pattern.indptr, entry, side="right")) - 1, int(
-        pattern.indices[entry]
-    )
+    row = int(np.searchsorted(pattern.indptr, entry, side="right")) - 1
+    return row, int(pattern.indices[entry])
 
 
 def prove(caller: str, pattern: SparsityPattern, samples: Samples) -> None:

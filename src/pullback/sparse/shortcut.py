@@ -99,9 +99,8 @@ def _restricted(lift: Lift, numbers: Ints) -> tuple[Lift, Ints | None]:
     if lift.pairs is not None:
         pairs = lift.pairs
         starts, terms = _picked(pairs.starts, numbers)
-        few = Pairs(
-            starts, pairs.first[terms], pairs.second[terms], pairs.weights[terms], pairs.ones
-        )
+        sides = pairs.first[terms], pairs.second[terms]
+        few = Pairs(starts, *sides, pairs.weights[terms], pairs.ones)
         return replace(lift, pairs=few), None
     if len(lift.factors) > 1:
         return lift, numbers
@@ -123,6 +122,5 @@ def _picked(starts: Any, numbers: Ints) -> tuple[Any, Ints]:
     counts = np.diff(starts)[numbers].astype(np.int64)
     fresh = np.concatenate([[0], np.cumsum(counts)])
     within = np.arange(int(fresh[-1]), dtype=np.int64) - np.repeat(fresh[:-1], counts)
-    return fresh.astype(starts.dtype), np.repeat(
-        starts[:-1][numbers].astype(np.int64), counts
-    ) + within
+    firsts = np.repeat(starts[:-1][numbers].astype(np.int64), counts)
+    return fresh.astype(starts.dtype), firsts + within

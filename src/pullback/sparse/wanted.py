@@ -86,7 +86,7 @@ def scheme_of(pattern: SparsityPattern, wanted: Wanted, forward: str) -> Scheme:
 
 @dataclass(frozen=True, eq=False)
 class _Local:
-    """A scheme in the rows and columns of the part alone; ``by_row`` tells entries read in u @ J."""
+    """A scheme in the part's own rows and columns; ``by_row`` tells entries read in u @ J."""
 
     row_colors: npt.NDArray[np.int32]
     col_colors: npt.NDArray[np.int32]
@@ -149,22 +149,19 @@ def _partial(part: SparsityPattern, i: Ints, j: Ints, forward: str) -> _Local | 
         return None
     m, n = part.shape
     idle_rows, idle_cols = np.full(m, -1, np.int32), np.full(n, -1, np.int32)
-    best: _Local | None = None
-    rows = _apart(part, i, j)
-    if rows is not None:
-        count = int(rows.max()) + 1
-        best = _Local(
-            rows, idle_cols, Split(count, 0), rows[i].astype(np.int64), np.ones(i.size, bool)
-        )
+    found: list[_Local] = []
+    if (rows := _apart(part, i, j)) is not None:
+        split = Split(int(rows.max()) + 1, 0)
+        product, by_row = rows[i].astype(np.int64), np.ones(i.size, bool)
+        found.append(_Local(rows, idle_cols, split, product, by_row))
     # For a diagonal, rows and columns clash alike: there is nothing to gain along the columns.
-    if not forward and not (m == n == i.size and np.array_equal(i, j)):
-        cols = _apart(part.T, j, i)
-        if cols is not None and (best is None or int(cols.max()) + 1 < best.count):
-            count = int(cols.max()) + 1
-            best = _Local(
-                idle_rows, cols, Split(0, count), cols[j].astype(np.int64), np.zeros(i.size, bool)
-            )
-    return best if best is not None and _can_be_read(part, best, i, j) else None
+    alike = m == n == i.size and np.array_equal(i, j)
+    if not forward and not alike and (cols := _apart(part.T, j, i)) is not None:
+        split = Split(0, int(cols.max()) + 1)
+        product, by_row = cols[j].astype(np.int64), np.zeros(i.size, bool)
+        found.append(_Local(idle_rows, cols, split, product, by_row))
+    readable = [local for local in found if _can_be_read(part, local, i, j)]
+    return min(readable, key=lambda local: local.count, default=None)
 
 
 def _apart(part: SparsityPattern, i: Ints, j: Ints) -> npt.NDArray[np.int32] | None:
