@@ -20,9 +20,9 @@ from .sparse.gradient import Gradient
 class HessianOperator(Matrix, PartedMatrix):
     """The Hessian of ``func`` at ``primals`` as a matrix to multiply and solve with.
 
-    ``func`` returns one number, or is weighed with ``cotangents``. ``H.shape`` is (n, n): a row and a column per element of the
-    primals that ``argnums`` selects, in pytree order, each in C order. ``func`` and its backward
-    run once, here; after that
+    ``func`` returns one number, or is weighed with ``cotangents``. ``H.shape`` is (n, n): a row
+    and a column per element of the primals that ``argnums`` selects, in pytree order, each in C
+    order. ``func`` and its backward run once, here; after that
 
     - ``H @ t`` and ``H.matvec(t)`` take t of shape (n,) to (n,); ``H @ T`` takes (n, k) to (n, k);
     - ``v @ H`` and ``H.rmatvec(v)`` are the same products, for the matrix is symmetric: ``H.T`` is

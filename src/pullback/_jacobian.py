@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -123,8 +124,6 @@ class Jacobian:
     def _planned(
         self, args: tuple[Any, ...], arguments: Arguments, session: Session
     ) -> tuple[Any, Any]:
-        if self._layout == BLOCK_DIAGONAL:
-            sample_blocks(self._caller, session.plan)  # refuses before anything is computed
         outcome = session.evaluate(arguments, self._chunk)
         session.make_ready(args, arguments)
         if self._recent[:1] != [session]:
@@ -158,6 +157,8 @@ class Jacobian:
                 self._caller, self._func, arguments, self._has_aux, self._given, self._trust,
                 self._compile,
             )  # fmt: skip
+            if self._layout == BLOCK_DIAGONAL:
+                self._sessions[key].proof = partial(sample_blocks, self._caller)
         return self._sessions[key]
 
     def _dense_session(self, arguments: Arguments) -> Session | None:

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 import pullback as pb
+from pullback import _torch
+
+_torch.load_forward_mode()
 
 Func = Callable[..., Any]
 
@@ -23,9 +26,11 @@ def banded(half_width: int) -> Func:
     def func(x: Tensor) -> Tensor:
         padded = torch.nn.functional.pad(x, (half_width, half_width))
         wide = [padded[k : k + x.numel()] for k in range(2 * half_width + 1)]
-        return (torch.stack(wide).sin() * torch.arange(1.0, 2 * half_width + 2)[:, None]).sum(
-            0
-        ).square()
+        return (
+            (torch.stack(wide).sin() * torch.arange(1.0, 2 * half_width + 2)[:, None])
+            .sum(0)
+            .square()
+        )
 
     return func
 

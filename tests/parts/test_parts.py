@@ -46,8 +46,8 @@ def test_parts_are_those_of_the_dense_matrix(name: str) -> None:
     func, shape = FUNCTIONS[name]
     x = rand(*shape)
     J = pb.JacobianOperator(func, x)
-    dense = torch.autograd.functional.jacobian(func, x).reshape(J.shape)
     m, n = J.shape
+    dense = torch.func.jacrev(func)(x).reshape(m, n) if m and n else x.new_zeros(m, n)
     odd = range(1, m, 2), range(1, n, 2)
     for ours, expected in (
         (J.diagonal(max_products=1000), dense.diagonal()),

@@ -49,7 +49,7 @@ def _numbered(leaves: Sequence[Leaf], count: int) -> tuple[Ints, Ints, int]:
     """The sample of every element, its place in that sample, and how many there are of these."""
     of, place, start = [], [], 0
     for leaf in leaves:
-        size = leaf.numel // max(count, 1)
+        size = _size(leaf)
         of.append(np.repeat(np.arange(count, dtype=np.int64), size))
         place.append(start + np.tile(np.arange(size, dtype=np.int64), count))
         start += size
@@ -118,8 +118,7 @@ class SampleBlocks:
     def __call__(self, values: Tensor, arguments: Arguments, out: Structure) -> Tree:
         rows = self._rows(values).split([o.numel for o in self._outputs], dim=0)
         found = []
-        count = self.samples.count
-        sizes = [i.numel // max(count, 1) for i in self._inputs]
+        sizes = [*map(_size, self._inputs)]
         for o, row in zip(self._outputs, rows, strict=True):
             pieces = row.split(sizes, dim=1)
             shaped = [
@@ -158,6 +157,11 @@ def sample_blocks(caller: str, plan: Plan) -> SampleBlocks:
     if plan not in _made:
         _made[plan] = SampleBlocks(caller, plan)
     return _made[plan]
+
+
+def _size(leaf: Leaf) -> int:
+    """Of one sample of it."""
+    return torch.Size(_shape(leaf)[1:]).numel()
 
 
 def _shape(leaf: Leaf) -> tuple[int, ...]:
