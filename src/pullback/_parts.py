@@ -30,7 +30,7 @@ from .sparse.study import Study, study
 from .sparse.wanted import Scheme, Wanted, entry_numbers, scheme_of
 
 # Up to this many products, looking for a lifted way takes longer than it can spare.
-_LIFT_FROM = 8
+_LIFT_FROM = 64
 # Structures that are remembered, for operators of one function at other points.
 _REMEMBERED = 16
 
@@ -46,13 +46,15 @@ class Cost:
 
 @dataclass(eq=False)
 class _Structure:
-    """What holds at every point of one backward graph: its pattern, the schemes found, and whether
-    batches of products can be believed (None: not tried out yet)."""
+    """What holds at every point of one backward graph: its pattern, the schemes found, whether
+    batches of products can be believed (None: not tried out yet), and for how many products a lift
+    was sought in vain."""
 
     pattern: SparsityPattern
     note: str = ""
     schemes: dict[Hashable, tuple[Wanted, Scheme]] = field(default_factory=dict)
     batches: bool | None = None
+    fruitless: int = 0
 
 
 _known: OrderedDict[str, _Structure] = OrderedDict()
@@ -111,7 +113,7 @@ class Parts:
         self._found: _Structure | None = None
         # No cached properties: a frame of functools would pass for one of the user's.
         self._studied: list[Study | None] = []
-        self._shortcuts: list[Shortcut | None] = []
+        self._lifted: Shortcut | None = None
         self._versions = _versions(primals)
         self.shape = tuple(sum(t.numel() for t in side) for side in ends)
         tensors = (*self._rows, *self._columns)
@@ -152,7 +154,8 @@ class Parts:
         if not isinstance(self._up, GraphProducts):
             return _Structure(SparsityPattern.full((m, n)), "there is no backward of it to look at")
         try:
-            found = backward_graph(self._caller, self._up.outputs, self._up.inputs, self._up.like)
+            up = self._up
+            found = backward_graph(self._caller, up.outputs, up.inputs, up.like, _known)
         except NotCaptured as refusal:
             return _Structure(SparsityPattern.full((m, n)), str(refusal))
         if found.key in _known:
@@ -309,21 +312,20 @@ class Parts:
         """
         if not isinstance(self._up, GraphProducts) or not self._is_where_it_was():
             return None
+        structure, shortcut = self._structure, self._lifted
         if torch.is_grad_enabled() and self._up.outside:
             return None
-        if not self._shortcuts:
-            found = self._study
-            known = (
-                None
-                if found is None
-                else shortcut_of(found, self._up, count, self._forward_refusal)
-            )
-            self._shortcuts.append(known)
-        shortcut = self._shortcuts[0]
-        return shortcut if shortcut is not None and shortcut.is_where_it_was() else None
+        if shortcut is None and count > structure.fruitless and (found := self._study) is not None:
+            shortcut = self._lifted = shortcut_of(found, count, self._forward_refusal)
+            if shortcut is None and found.captured is not None:
+                structure.fruitless = count
+            elif shortcut is not None and not shortcut.belongs_to(self._up):
+                self._versions = None  # what the function reads is no more what it was
+        return shortcut if shortcut is not None and self._is_where_it_was() else None
 
     def _is_where_it_was(self) -> bool:
-        return self._versions is not None and _versions(self._primals) == self._versions
+        same = self._versions is not None and _versions(self._primals) == self._versions
+        return same and (self._lifted is None or self._lifted.is_where_it_was())
 
 
 def _versions(primals: tuple[Any, ...]) -> list[int] | None:
