@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_operator",),
     ("_hessian_operator",),
     ("_jacobian", "_graph_jacobian"),
-    ("_hessian",),
+    ("_hessian", "_gauss_newton"),
     ("backward",),
     ("testing",),
     ("_rowsums",),
@@ -188,6 +188,8 @@ SPARSE: tuple[str, ...] = (
     "planning",
     "session",
     "verify",
+    "normal",
+    "weights",
 )
 # Shipped to be read and run: programs of the kind a user would write.
 USERS_PROGRAMS = ("demo.", "lessons.sources.", "lessons.checks.")

@@ -120,7 +120,7 @@ def _hessian_products(caller: str, point: Point) -> tuple[str, Products, tuple[s
         refused = error
     else:
         if not symmetric:
-            raise _checks.not_symmetric(caller)
+            raise _checks.gradient_of_nothing(caller)
         return "reverse over reverse", up, ()
     products = ForwardProducts(point.selected, point.chosen, point.forward.flat, point.state)
     try:
@@ -130,7 +130,7 @@ def _hessian_products(caller: str, point: Point) -> tuple[str, Products, tuple[s
     except (RuntimeError, NotImplementedError) as error:
         raise _checks.no_hvp(caller, refused, error) from error
     if not symmetric:
-        raise _checks.not_symmetric(caller)
+        raise _checks.gradient_of_nothing(caller)
     reason = f"reverse over reverse was left: {_checks.first_line(refused)}"
     return "forward over reverse", products, (reason,)
 

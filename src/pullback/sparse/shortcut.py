@@ -119,7 +119,7 @@ def _restricted(lift: Lift, numbers: Ints) -> tuple[Lift, Ints | None]:
         sides = pairs.first[terms], pairs.second[terms]
         few = Pairs(starts, *sides, pairs.weights[terms], pairs.ones)
         return replace(lift, pairs=few), None
-    if len(lift.factors) > 1:
+    if len(lift.factors) > 1 or lift.factors[0].solving is not None:
         return lift, numbers
     factor = lift.factors[0]
     whole = factor.terms
