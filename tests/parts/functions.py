@@ -54,28 +54,6 @@ class Counting:
         return self._products.many(batch, *args, **kwargs)
 
 
-class Runs:
-    """How many times the backward of a function of one tensor ran, alone or as part of a batch."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def watch(self, func: Func) -> Func:
-        runs = self
-
-        class Watched(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, x: Tensor) -> Tensor:
-                return x.clone()
-
-            @staticmethod
-            def backward(ctx: Any, grad: Tensor) -> Tensor:
-                runs.count += 1
-                return grad.clone()
-
-        return lambda x: Watched.apply(func(x))
-
-
 def counted(operator: pb.JacobianOperator | pb.HessianOperator, call: Callable[[], Any]) -> int:
     """The products that ``call`` takes of ``operator``, whose structure is known by then."""
     operator.cost_of("diagonal")

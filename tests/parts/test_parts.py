@@ -18,8 +18,8 @@ W = rand(12, 12, seed=7)
 mlp = nn.Sequential(nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 8)).double()
 
 
-def steps(x: Tensor) -> Tensor:
-    """Two implicit stages: every entry may be nonzero, and each stage is tridiagonal."""
+def scan(x: Tensor) -> Tensor:
+    """A full triangle, and a corner."""
     return (x.roll(1) * x).cumsum(0)
 
 
@@ -30,7 +30,7 @@ FUNCTIONS: dict[str, tuple[Func, tuple[int, ...]]] = {
     "arrow": (arrow, (15,)),
     "softmax": (lambda x: x.softmax(0), (9,)),
     "matrix": (lambda x: W @ x.sin(), (12,)),
-    "scan": (steps, (12,)),
+    "scan": (scan, (12,)),
     "tall": (lambda x: torch.cat([x, x * x.roll(1), x.sum()[None]]), (6,)),
     "wide": (lambda x: x[1:4] * x[-3:], (11,)),
     "images": (lambda x: x.square().flip(2) + x[:, :1], (2, 3, 4)),
@@ -78,11 +78,44 @@ def test_blocks_by_number_are_cut_from_the_dense_matrix(name: str, count: int) -
     assert_close(J.block_diagonal(count, max_products=1000), expected)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_parts_of_random_structures(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    m, n = (int(k) for k in torch.randint(1, 30, (2,), generator=draw))
+    density = float(torch.rand((), generator=draw)) * 0.4
+    mask = torch.rand(m, n, generator=draw) < density
+    if seed % 4 == 0:
+        mask[0], mask[:, 0] = True, True
+    rows, cols = mask.nonzero(as_tuple=True)
+    weight = rand(len(rows), seed=seed)
+
+    def func(x: Tensor) -> Tensor:
+        return torch.zeros(m, dtype=x.dtype).index_add(0, rows, weight * x[cols].sin())
+
+    x = rand(n, seed=seed)
+    J = pb.JacobianOperator(func, x)
+    dense = torch.zeros(m, n, dtype=x.dtype)
+    dense[rows, cols] = weight * x[cols].cos()
+    some = torch.randint(-m, m, (5,), generator=draw), torch.randint(-n, n, (5,), generator=draw)
+    for ours, expected in (
+        (J.diagonal(max_products=99), dense.diagonal()),
+        (J.rows(some[0]), dense[some[0]]),
+        (J.columns(some[1]), dense[:, some[1]]),
+        (J.rows(range(m)), dense),
+    ):
+        assert_close(ours, expected)
+    for count in range(2, 6):
+        if m % count == n % count == 0:
+            cut = dense.reshape(count, m // count, count, n // count)
+            blocks = torch.stack([cut[b, :, b] for b in range(count)])
+            assert_close(J.block_diagonal(count, max_products=99), blocks)
+
+
 @pytest.mark.parametrize(
     ("func", "n", "products"),
     [
         (torch.sin, 50, 1),
-        (lambda x: x.roll(1) + x, 50, 0 + 2),
+        (lambda x: x.roll(1) + x, 50, 2),
         (lambda x: x[0] * x, 50, 2),
         (lambda x: x.roll(1) * x * x.roll(-1), 50, 2),
         (lambda x: x.roll(1) * x * x.roll(-1), 51, 3),  # a ring of odd length
@@ -128,6 +161,31 @@ def test_rows_and_columns_take_no_more_products_than_they_are() -> None:
         assert full.cost_of("columns", indices).products == len(indices)
         assert counted(full, lambda indices=indices: full.columns(indices)) == len(indices)
     assert full.cost_of("row_sums").products == 1
+
+
+def test_products_are_as_many_backward_passes() -> None:
+    passes = 0
+
+    def note(grad: Tensor) -> None:
+        nonlocal passes
+        batched = torch._C._functorch.is_batchedtensor(grad)
+        passes += len(torch._C._functorch.get_unwrapped(grad)) if batched else 1
+
+    def func(x: Tensor) -> Tensor:
+        out = x.roll(1) * x * x.roll(-1)
+        out.register_hook(note)
+        return out
+
+    J = pb.JacobianOperator(func, rand(50))
+    for part, needed in (
+        (J.diagonal, 2),
+        (lambda: J.rows([0, 4, 8]), 1),
+        (lambda: J.rows([0, 1]), 2),
+    ):
+        part()  # the first of all looks at the structure, and tries a batch out
+        passes = 0
+        part()
+        assert passes == needed
 
 
 def test_a_mixture_reads_an_arrow() -> None:
