@@ -11,17 +11,10 @@ import torch
 from torch import Tensor
 
 from . import _checks
-from ._adjoint import is_adjoint, probe
-from ._engines import Batch, chunks
-from ._errors import UnsupportedError
-from ._linear import (
-    Forward,
-    ForwardProducts,
-    Products,
-    RandomState,
-    run,
-    transposed,
-)
+from ._engines import chunks
+from ._forward import forward_products
+from ._linear import Products, RandomState, run
+from ._named import wrt_of
 from ._trees import from_vector, map_leaves, to_vector, total_numel
 
 if TYPE_CHECKING:
@@ -151,9 +144,11 @@ class JacobianOperator(_Matrix):
         func: called as ``func(*primals)``; returns a tensor or a pytree of tensors.
         primals: its arguments. Those that are not selected may be anything.
         argnums: the position of the selected argument, or a tuple of positions.
+        wrt: for a module, the names of its tensors that the columns belong to, as for
+            ``pb.jacobian``.
 
     Raises:
-        ArgumentError: ``argnums`` names no argument; a selected primal or an output is not
+        ArgumentError: ``argnums`` or ``wrt`` names no argument; a selected primal or an output is not
             floating point; later, an operand has the wrong shape, dtype or device.
         UnsupportedError: a selected primal or an output is complex, or the operator is built
             inside a torch.func transform.
@@ -172,8 +167,15 @@ class JacobianOperator(_Matrix):
     _name = "JacobianOperator"
 
     def __init__(
-        self, func: Callable[..., Any], *primals: Any, argnums: int | tuple[int, ...] = 0
+        self,
+        func: Callable[..., Any],
+        *primals: Any,
+        argnums: int | tuple[int, ...] = 0,
+        wrt: Any = None,
     ) -> None:
+        named = wrt_of(self._name, func, wrt, argnums)
+        if named is not None:
+            func, primals = named.called, named.arguments(primals)
         places = _checks.argnums_for(self._name, argnums, len(primals))
 
         def selected(*chosen: Any) -> Any:
@@ -253,49 +255,6 @@ class Transpose(_Matrix):
 
     def __repr__(self) -> str:
         return f"{self._original!r}.T"
-
-
-class _NoProducts:
-    """Stands where torch can push no tangent; refuses with the reasons."""
-
-    def __init__(self, refusal: UnsupportedError) -> None:
-        self._refusal = refusal
-
-    def one(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        raise self._refusal
-
-    def many(self, batch: Sequence[Tensor], chunk_size: int | None = None) -> Batch:
-        raise self._refusal
-
-
-def forward_products(
-    forward: Forward, func: Callable[..., Any], primals: tuple[Any, ...], state: RandomState
-) -> tuple[str, Products, tuple[str, ...]]:
-    """How J t is computed: the engine, its products, and why not by a faster one.
-
-    Either way has to form an adjoint pair with J' v at a random point first.
-    """
-    tangents = [probe(t).detach() for t in forward.products.like]
-    try:
-        double = transposed(forward.products)
-        if not double.agrees(tangents, double.map.one(tangents)):
-            raise RuntimeError(_checks.HIDDEN_BACKWARD)
-        return "double VJP", double.map, ()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        refused = error
-    products = ForwardProducts(func, primals, forward.flat, state)
-    reason = f"double VJP was left: {_checks.first_line(refused)}"
-    try:
-        up = forward.products
-        if not is_adjoint(up.one, up.outputs, tangents, products.one(tangents)):
-            raise RuntimeError(_checks.NOT_ADJOINT)
-    except RuntimeError as error:
-        refusal = _checks.no_jvp("JacobianOperator", refused, error)
-        other = f"torch.func.jvp was left: {_checks.first_line(error)}"
-        return "none", _NoProducts(refusal), (reason, other)
-    return "torch.func.jvp", products, (reason,)
 
 
 def _leaves(tree: Any) -> list[Any]:

@@ -53,6 +53,15 @@ from .leaves import outside_transforms as outside_transforms
 from .leaves import real_only as real_only
 from .ledgers import entered_once as entered_once
 from .ledgers import not_in_ledger as not_in_ledger
+from .named import module_for_names as module_for_names
+from .named import no_argnums_beside_names as no_argnums_beside_names
+from .named import no_trained_parameters as no_trained_parameters
+from .named import not_initialized as not_initialized
+from .named import pattern_matches_nothing as pattern_matches_nothing
+from .named import plan_names as plan_names
+from .named import unknown_tensor_name as unknown_tensor_name
+from .named import way_past_a_name as way_past_a_name
+from .named import wrt_option as wrt_option
 from .operands import numpy_dtype as numpy_dtype
 from .operands import operand as operand
 from .operands import real as real

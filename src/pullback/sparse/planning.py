@@ -10,6 +10,7 @@ import torch
 
 from .. import _checks, _torch
 from .._engines import BYTES_AT_ONCE
+from .._named import names_of, wrt_of
 from .._trees import map_leaves
 from .arguments import Arguments, arguments_for
 from .choice import choose
@@ -34,6 +35,7 @@ def plan_jacobian(
     pattern: SparsityPattern | Any = None,
     has_aux: bool = False,
     freeze: Sequence[str] = (),
+    wrt: Any = None,
 ) -> Plan:
     """Find out how the Jacobian of ``func`` can be computed with few products.
 
@@ -60,9 +62,13 @@ def plan_jacobian(
         has_aux: ``func`` returns ``(output, aux)``, of which only the output is differentiated.
         freeze: names of tensors that ``func`` closes over whose zeros may be read as zeros of the
             matrix. Their content is then checked at every call.
+        wrt: for a module, whose tensors the columns are: "parameters" for all that require grad, a
+            name such as "layer.weight" (of a frozen parameter or a buffer, too), a pattern such as
+            "layers.*.weight" for the parameters that match, or a list of these. None and "inputs"
+            mean the arguments that ``argnums`` selects.
 
     Raises:
-        ArgumentError: ``argnums``, ``mode`` or ``freeze`` names nothing; a selected argument is no
+        ArgumentError: ``argnums``, ``mode``, ``freeze`` or ``wrt`` names nothing; a selected argument is no
             floating point tensor; ``pattern`` has another shape.
         UnsupportedError: the backward is not linear in its cotangent; ``mode`` needs products J t
             and there are none.
@@ -79,6 +85,9 @@ def plan_jacobian(
     caller = "plan_jacobian"
     _checks.one_of(caller, "mode", mode, MODES)
     _checks.lift_option(caller, lift)
+    named = wrt_of(caller, func, wrt, argnums)
+    if named is not None:
+        func, sample_args = named.called, named.arguments(sample_args)
     with torch.inference_mode(False):
         plain = map_leaves(_torch.plain_copy, sample_args)
     arguments = arguments_for(caller, plain, argnums, func)
@@ -116,6 +125,7 @@ def plan_of(
         facts=found.facts if given is None else {},
         user_pattern=given is not None,
         of_one_point=found.captured is None,
+        wrt=names_of(found.func, [i.name for i in found.inputs]),
     )
     try:
         if lift is False:

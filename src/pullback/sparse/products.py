@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .. import _checks, _torch
 from .._engines import Batch, climb_down
+from .._forward import forward_products
 from .._linear import Forward, GraphProducts, RandomState, flat_outputs, run
-from .._operator import forward_products
 from .._trees import flatten, from_vector
 from .arguments import Arguments, as_real
 from .captured import Captured

@@ -62,6 +62,7 @@ def save(plan: Plan, path: str | Path) -> None:
         "of_one_point": plan.of_one_point,
         "lifted_products": plan.lifted_products,
         "no_forward": plan.no_forward,
+        "wrt": plan.wrt,
         "coloring": None if coloring is None else [
             coloring.kind, coloring.order, coloring.num_colors
         ],
@@ -158,6 +159,7 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
         of_one_point=bool(head["of_one_point"]),
         lifted_products=None if products is None else int(products),
         no_forward=str(head["no_forward"]),
+        wrt=tuple(map(str, head.get("wrt", ()))),
         torch_version=str(head["torch"]),
     )
     if coloring is not None and not plan.assembly.in_order:

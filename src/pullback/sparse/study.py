@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import _checks
 from .._adjoint import probe
+from .._named import notes_of, owner_of
 from .arguments import Arguments
 from .backward_graph import backward_graph, content_digest, structure_key
 from .capture import capture
@@ -109,7 +110,7 @@ class Study:
 
     @property
     def notes(self) -> list[str]:
-        notes: list[str] = []
+        notes: list[str] = [*notes_of(self.func)]
         if self.captured is None:
             notes.append(
                 f"no captured graph stands for the function: {self.reason}. It runs itself at "
@@ -139,13 +140,13 @@ def study(
 
     A graph whose key is ``known`` has the pattern of an earlier study: it is not sought again.
     """
-    state = State.of(func, extra=arguments.objects)
+    state = State.of(owner_of(func), extra=arguments.objects)
     reading = state.read()
     named = _frozen_names(caller, frozen, reading, arguments)
     reason, once = "", None
     captured: Captured | None = None
     try:
-        with generators_kept(func):
+        with generators_kept(owner_of(func)):
             captured = capture(caller, func, arguments, state, has_aux=has_aux, frozen=named)
     except NotCaptured as refusal:
         reason, once = str(refusal), refusal.graph
@@ -278,7 +279,7 @@ def _no_trace(state: State, func: Callable[..., Any]) -> Iterator[None]:
     """Put back the content and the ``.grad`` of all that the function owns, and the generators."""
     kept = [(o.tensor, o.tensor.detach().clone(), o.tensor.grad if o.tensor.is_leaf else None)
             for o in state.leaves]  # fmt: skip
-    with generators_kept(func):
+    with generators_kept(owner_of(func)):
         try:
             yield
         finally:
