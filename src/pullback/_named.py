@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree as pytree
 
 from . import _checks, _torch
@@ -227,7 +227,7 @@ def _select(caller: str, module: nn.Module, entries: Sequence[str]) -> Selection
     wanted: dict[int, str] = {}
     for entry in entries:
         for name in _expanded(caller, entry, parameters, buffers):
-            if isinstance(known[name], UninitializedTensorMixin):
+            if isinstance(known[name], UninitializedBuffer | UninitializedParameter):
                 raise _checks.not_initialized(caller, name)
             wanted.setdefault(id(known[name]), name)
     names = tuple(wanted.values())

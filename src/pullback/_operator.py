@@ -148,7 +148,7 @@ class JacobianOperator(_Matrix):
             ``pb.jacobian``.
 
     Raises:
-        ArgumentError: ``argnums`` or ``wrt`` names no argument; a selected primal or an output is not
+        ArgumentError: ``argnums`` or ``wrt`` names nothing; a selected primal or an output is not
             floating point; later, an operand has the wrong shape, dtype or device.
         UnsupportedError: a selected primal or an output is complex, or the operator is built
             inside a torch.func transform.

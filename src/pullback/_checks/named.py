@@ -94,7 +94,8 @@ def pattern_matches_nothing(
     else:
         instead = "The module has no parameters"
     return ArgumentError(
-        f"{caller}: `wrt` asks for {pattern!r}, which matches no parameter of the module. {instead}."
+        f"{caller}: `wrt` asks for {pattern!r}, which matches no parameter of the module. "
+        f"{instead}."
     )
 
 

@@ -20,9 +20,10 @@ def graph_module(root: torch.nn.Module, graph: fx.Graph) -> fx.GraphModule:
     return _LazyGraphModule(root, graph)
 
 
-def tensor_tables(part: torch.nn.Module) -> tuple[Table, Table]:
+def tensor_tables(part: torch.nn.Module) -> tuple[Table, ...]:
     """Where a module holds its own parameters and buffers, by name."""
-    return part._parameters, part._buffers
+    parameters: Any = part._parameters
+    return parameters, part._buffers
 
 
 def all_tables(part: torch.nn.Module) -> tuple[dict[str, Any], ...]:

@@ -44,7 +44,7 @@ class Plan:
     - ``num_products``: how many products one evaluation takes;
     - ``notes``: where the pattern had to be pessimistic, and why a faster engine was left;
     - ``bytes``: what an evaluation holds, see ``Bytes``;
-    - ``wrt``: the names of the module's tensors that the columns belong to, if it was made for such;
+    - ``wrt``: the names of the module's tensors that the columns belong to, if it is for such;
     - ``lifted``: whether fixed linear maps (index movement, sums, scaling) were taken out of the
       differentiated part. The products are then those of what is left.
     """

@@ -68,8 +68,8 @@ def plan_jacobian(
             mean the arguments that ``argnums`` selects.
 
     Raises:
-        ArgumentError: ``argnums``, ``mode``, ``freeze`` or ``wrt`` names nothing; a selected argument is no
-            floating point tensor; ``pattern`` has another shape.
+        ArgumentError: ``argnums``, ``mode``, ``freeze`` or ``wrt`` names nothing; a selected
+            argument is no floating point tensor; ``pattern`` has another shape.
         UnsupportedError: the backward is not linear in its cotangent; ``mode`` needs products J t
             and there are none.
 

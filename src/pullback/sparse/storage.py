@@ -24,7 +24,7 @@ from .pattern import SparsityPattern
 if TYPE_CHECKING:
     from .plan import Plan
 
-FORMAT = 2
+FORMAT = 3
 _DAMAGE = (
     ValueError,
     KeyError,
@@ -159,7 +159,7 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
         of_one_point=bool(head["of_one_point"]),
         lifted_products=None if products is None else int(products),
         no_forward=str(head["no_forward"]),
-        wrt=tuple(map(str, head.get("wrt", ()))),
+        wrt=tuple(map(str, head["wrt"])),
         torch_version=str(head["torch"]),
     )
     if coloring is not None and not plan.assembly.in_order:
