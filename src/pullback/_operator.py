@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from . import _checks
 from ._engines import chunks
 from ._forward import forward_products
+from ._gram import Side, gram, side_of
 from ._linear import Products, RandomState, run
 from ._named import wrt_of
 from ._trees import from_vector, map_leaves, to_vector, total_numel
@@ -194,6 +195,7 @@ class JacobianOperator(_Matrix):
         _checks.differentiable_outputs(self._name, outputs)
         _checks.real(self._name, outputs, "output")
         _checks.real(self._name, _checks.leaves_of(self._name, "primals", chosen), "input")
+        self._up_products = forward.products
         self._down: Products
         self.engine, self._down, self._reason = forward_products(forward, selected, chosen, state)
         super().__init__(forward.flat, like, self._down, forward.products)
@@ -214,6 +216,48 @@ class JacobianOperator(_Matrix):
         if m <= n or self.engine != "double VJP":
             return self._unit_products(self._up, self._rows, m, chunk_size)
         return self._unit_products(self._down, self._columns, n, chunk_size).T
+
+    def gram(self, other: JacobianOperator | None = None, *, create_graph: bool = False) -> Tensor:
+        """``J J'``, shape (m, m), symmetric bit for bit; or ``J K'``, shape (m, k), with another
+        operator ``K`` of the same columns, of another batch for one.
+
+        With respect to the parameters of a network this is the (empirical) neural tangent kernel.
+        Samples that do not depend on each other are told apart by the pattern, and the inner
+        products of two rows follow from those of the factors of a layer's gradient, so that J is
+        not formed; where a layer has no such form its columns are, as many as fit into 256 MiB.
+
+        Args:
+            other: an operator with the same columns; None for this one.
+            create_graph: form both matrices and keep the result differentiable in whatever required
+                grad when they were built. Without it, the result has no graph.
+
+        Raises:
+            ArgumentError: ``other`` is no operator, or has other columns.
+
+        >>> import torch, pullback as pb
+        >>> net = torch.nn.Linear(2, 1)
+        >>> J = pb.JacobianOperator(net, torch.tensor([[1.0, 0.0], [1.0, 2.0]]), wrt="parameters")
+        >>> J.gram()
+        tensor([[2., 2.],
+                [2., 6.]])
+
+        Method: R. Novak, J. Sohl-Dickstein and S. Schoenholz, "Fast finite width neural tangent
+        kernel" (ICML 2022), with the structure read from the recorded backward pass.
+        """
+        other = self if other is None else other
+        if not isinstance(other, JacobianOperator):
+            raise _checks.not_an_operator(f"{self._name}.gram", other)
+        mine, theirs = (_described(j._columns) for j in (self, other))
+        _checks.same_columns(f"{self._name}.gram", mine, theirs)
+        if create_graph:
+            right = self.to_dense()
+            return right @ (right if other is self else other.to_dense()).T
+        dtype = torch.promote_types(self.dtype, other.dtype)
+        return gram(self._side, other._side, dtype)
+
+    @cached_property
+    def _side(self) -> Side:
+        return side_of(self._name, self._up_products)
 
     def _unit_products(
         self, products: Products, side: Sequence[Tensor], size: int, chunk_size: int | None
@@ -255,6 +299,10 @@ class Transpose(_Matrix):
 
     def __repr__(self) -> str:
         return f"{self._original!r}.T"
+
+
+def _described(columns: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(t.shape) for t in columns]
 
 
 def _leaves(tree: Any) -> list[Any]:

@@ -62,9 +62,11 @@ from .named import plan_names as plan_names
 from .named import unknown_tensor_name as unknown_tensor_name
 from .named import way_past_a_name as way_past_a_name
 from .named import wrt_option as wrt_option
+from .operands import not_an_operator as not_an_operator
 from .operands import numpy_dtype as numpy_dtype
 from .operands import operand as operand
 from .operands import real as real
+from .operands import same_columns as same_columns
 from .options import chunk_size as chunk_size
 from .options import flag as flag
 from .options import known_name as known_name
