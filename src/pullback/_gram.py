@@ -23,6 +23,8 @@ from .sparse.factored import Block, Factored
 from .sparse.graph import split
 from .sparse.trial import rounding_of, same, weights
 
+# Of so many entries, a matrix is formed before its structure is found.
+_SMALL = 2**18
 # Multiplications that one call of a library kernel is worth.
 _CALL = 5e4
 
@@ -45,14 +47,15 @@ def side_of(caller: str, products: GraphProducts) -> Side:
 
 def _blocks(caller: str, products: GraphProducts) -> tuple[list[Block] | None, Tensor | None]:
     live = [t.requires_grad for t in products.outputs]
-    if not all(live) or not total_numel(products.outputs):
+    entries = total_numel(products.outputs) * total_numel(products.like)
+    if not all(live) or entries < _SMALL:
         return None, None
     try:
         found = backward_graph(caller, products.outputs, products.inputs, products.like)
     except NotCaptured:
         return None, None
     forward, _, handed = split(found.graph)
-    factored = Factored.of(caller, found.graph, handed, of_one_point=True)
+    factored = Factored.of(caller, found.graph, handed, key=found.key)
     if factored is None:
         return None, None
     blocks = factored.blocks(forward(*found.saved)[: len(handed)])

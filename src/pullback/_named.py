@@ -178,12 +178,14 @@ class Wrt:
         self._look: list[list[Any]] = []
         self._tables: list[dict[str, Any]] = []
         self._parts: list[nn.Module] = []
+        self._recurrent: list[nn.RNNBase] = []
 
     @property
     def selection(self) -> Selection:
         """Of now. A table that has other entries than at the last look makes it look again."""
         if self._selection is None or self._seen() != self._look:
             self._parts = list(self.module.modules())
+            self._recurrent = [p for p in self._parts if isinstance(p, nn.RNNBase)]
             self._tables = [t for part in self._parts for t in _torch.all_tables(part)]
             self._selection = _select(self._caller, self.module, self._entries)
             self._look = self._seen()
@@ -198,7 +200,10 @@ class Wrt:
 
     def arguments(self, args: Sequence[Any]) -> tuple[Any, ...]:
         """Those of ``called``: the tensors that the module holds now, and ``args``."""
-        return (self.selection.tensors(), *args)
+        found = self.selection.tensors()
+        for part in self._recurrent:
+            _torch.settle(part)  # what torch.func.functional_call has left behind
+        return (found, *args)
 
 
 def wrt_of(caller: str, func: Callable[..., Any], wrt: Any, argnums: Any) -> Wrt | None:

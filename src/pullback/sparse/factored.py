@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,21 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from .._engines import BYTES_AT_ONCE, climb_down
-from .graph import Meta, PullbackGraph
+from .graph import Meta, PullbackGraph, packet_name
 from .parts import linear_part
-from .samples import Samples, samples_of
+from .samples import Place, Samples, numbered, renamed, samples_of
 from .tails import Term, terms_of
 
 _OUTER = ("outer", "patches")
+# Calls whose last argument says which of their results are wanted.
+_MASKED = frozenset(
+    "convolution_backward native_layer_norm_backward native_batch_norm_backward".split()
+)
+
+
+# Samples of graphs of one point, by the keys of these; the last few.
+_KEPT = 16
+_known: OrderedDict[str, Samples | None] = OrderedDict()
 
 
 @dataclass
@@ -92,6 +102,7 @@ class Factored:
         self._deltas = list(dict.fromkeys(used))
         self._metas = [graph.metas[n] for n in self._deltas]
         self._reads, self._linear = linear_part(graph, self._nodes, self._deltas)
+        _ask_for_no_more(self._linear)
         self._rows = torch.from_numpy(samples.rows.copy())
 
     @classmethod
@@ -101,11 +112,12 @@ class Factored:
         graph: PullbackGraph,
         handed: Sequence[fx.Node],
         *,
-        of_one_point: bool = False,
+        key: str = "",
     ) -> Factored | None:
         """None where some gradient has another form, or where no two samples were told apart.
 
-        ``of_one_point``: the graph is one of a point, with all that it reads."""
+        ``key``, of a graph of one point, stands for its structure and all that its pattern could
+        rest on: samples that were told apart once are known from then on."""
         if any(_is_odd(m) for m in graph.metas.values()):
             return None
         terms = [
@@ -115,7 +127,7 @@ class Factored:
         if any(t is None for t in terms):
             return None
         wanted = list(dict.fromkeys((t.delta, t.summed) for found in terms for t in found or ()))
-        samples = samples_of(caller, graph, wanted, of_one_point=of_one_point) if wanted else None
+        samples = _samples(caller, graph, wanted, key) if wanted else None
         if samples is None or len(samples.rows) < 2:
             return None
         return cls(graph, handed, terms, samples)
@@ -183,6 +195,32 @@ class Factored:
         n, o = self.samples.rows.shape
         zeros = torch.zeros((), dtype=meta.dtype, device=meta.device).expand(n, o, 1, size)
         return Block("sum", zeros, zeros.new_zeros(n, 1, 0), True, size)
+
+
+def _samples(
+    caller: str, graph: PullbackGraph, wanted: Sequence[Place], key: str
+) -> Samples | None:
+    if not key:
+        return samples_of(caller, graph, wanted, of_one_point=False)
+    if key not in _known:
+        found = samples_of(caller, graph, wanted, of_one_point=True)
+        _known[key] = None if found is None else numbered(found, graph)
+        while len(_known) > _KEPT:
+            _known.popitem(last=False)
+    kept = _known[key]
+    return None if kept is None else renamed(kept, graph)
+
+
+def _ask_for_no_more(module: fx.GraphModule) -> None:
+    """Of calls with several results, only those that are read: the gradients of weights, which
+    outer products give, are left out."""
+    for node in module.graph.nodes:
+        if node.op == "call_function" and packet_name(node) in _MASKED:
+            wanted = {user.args[1] for user in node.users if packet_name(user) == "getitem"}
+            if len(wanted) == len(node.users):
+                mask = [asked and k in wanted for k, asked in enumerate(node.args[-1])]
+                node.args = (*node.args[:-1], mask)
+    module.recompile()
 
 
 def _is_odd(meta: Any) -> bool:

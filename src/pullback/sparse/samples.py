@@ -14,7 +14,7 @@ from torch import fx
 
 from .dependence import Dependence
 from .detect import push, starts
-from .graph import PullbackGraph
+from .graph import PullbackGraph, ancestors
 
 Ints = npt.NDArray[np.int64]
 Place = tuple[fx.Node, tuple[int, ...]]
@@ -60,12 +60,27 @@ def samples_of(
     return Samples(rows, places)
 
 
+def numbered(samples: Samples, graph: PullbackGraph) -> Samples:
+    """The same for any graph of one structure: nodes are named by their numbers."""
+    number = {node: k for k, node in enumerate(graph.nodes)}
+    places: Any = {(number[node], axes): found for (node, axes), found in samples.places.items()}
+    return Samples(samples.rows, places)
+
+
+def renamed(samples: Samples, graph: PullbackGraph) -> Samples:
+    """What ``numbered`` has numbered, for the nodes of ``graph``."""
+    nodes = graph.nodes
+    places: Any = {(nodes[k], axes): found for (k, axes), found in samples.places.items()}  # type: ignore[call-overload]
+    return Samples(samples.rows, places)
+
+
 def _dependences(
     caller: str, graph: PullbackGraph, wanted: set[fx.Node]
 ) -> tuple[dict[fx.Node, Dependence] | None, set[str]]:
     known: dict[fx.Node, Any] = dict(starts(graph))
     relied: set[str] = set()
-    calls = [n for n in graph.linear if n.op == "call_function"]
+    inside = ancestors(list(wanted), graph.linear)
+    calls = [n for n in graph.linear if n.op == "call_function" and n in inside]
     push(caller, graph, calls, known, {*known, *wanted}, relied, {})
     found = {node: known[node] for node in wanted}
     sound = all(isinstance(d, Dependence) for d in found.values())
