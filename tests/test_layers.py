@@ -27,9 +27,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_forward",),
     ("sparse",),
     ("_gram",),
-    ("_gram",),
     ("_operator",),
     ("_jacobian", "_graph_jacobian"),
+    ("_hessian", "_gauss_newton"),
     ("backward",),
     ("testing",),
     ("_rowsums",),
@@ -146,6 +146,7 @@ SPARSE: tuple[str, ...] = (
     "unions",
     "draws",
     "arguments",
+    "gradient",
     "coloring",
     "dependence",
     "tape",
@@ -185,6 +186,8 @@ SPARSE: tuple[str, ...] = (
     "planning",
     "session",
     "verify",
+    "normal",
+    "weights",
 )
 # Shipped to be read and run: programs of the kind a user would write.
 USERS_PROGRAMS = ("demo.", "lessons.sources.", "lessons.checks.")
@@ -294,6 +297,7 @@ MAY_DIFFERENTIATE = {
     "sparse.writes",
     "sparse.trial",
     "sparse.reads",  # names them, to recognise a user's calls
+    "sparse.gradient",
     "sparse.products",
     "sparse.parts",  # J t of a differentiated part
     "sparse.backward_graph",

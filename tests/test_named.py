@@ -554,3 +554,51 @@ def test_one_linear_layer_is_a_kronecker_product() -> None:
         found = pb.jacobian(layer, plan=plan, wrt="weight")(x).to_dense()
     wanted = torch.einsum("bi,oq->boqi", x, torch.eye(4, dtype=DTYPE)).reshape(20, 12)
     assert torch.equal(found, wanted)
+
+
+class Loss(nn.Module):
+    """One number of a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (self.layers(x) - y).square().sum()
+
+
+@pytest.mark.parametrize("wrt", ["parameters", ["layers.2.bias", "layers.0.weight"]])
+def test_hessians(wrt: Any) -> None:
+    torch.manual_seed(0)
+    module, x, y = Loss().to(DTYPE), rand(5, 3), rand(5, 2)
+    names = [n for n, _ in module.named_parameters()] if wrt == "parameters" else wrt
+    held = dict(module.named_parameters())
+    chosen = {name: held[name].detach() for name in names}
+    plan = pb.plan_hessian(module, x, y, wrt=wrt)
+    assert plan.wrt == tuple(names)
+    dense, sparse = pb.hessian(module, wrt=wrt), pb.hessian(module, plan=plan, wrt=wrt)
+    first = next(module.parameters())
+    first.grad = torch.full_like(first, 0.5)
+    for _ in range(4):
+        wanted = torch.func.hessian(lambda p: functional_call(module, p, (x, y)))(chosen)
+        whole = torch.cat([as_matrix(wanted[name], module) for name in names])
+        with torch.no_grad():
+            found = dense(x, y)
+            assert torch.allclose(sparse(x, y).to_dense(), whole)
+        assert all(close(found[name], wanted[name]) for name in names)
+        with torch.no_grad():
+            for p in module.parameters():
+                p.add_(0.1)
+    assert bool((first.grad == 0.5).all())
+    with pytest.raises(ArgumentError, match="Pass the same wrt"):
+        pb.hessian(module, plan=plan)(x, y)
+
+
+def test_hessians_of_weighed_outputs() -> None:
+    module, x, v = nn.Sequential(nn.Linear(2, 3), nn.Tanh()).to(DTYPE), rand(4, 2), rand(4, 3)
+    found = pb.hessian(module, wrt="0.weight")(x, cotangents=v)["0.weight"]["0.weight"]
+    bias = module[0].bias.detach()
+    wanted = torch.func.hessian(lambda w: (torch.tanh(x @ w.T + bias) * v).sum())(
+        module[0].weight.detach()
+    )
+    assert torch.allclose(found, wanted)

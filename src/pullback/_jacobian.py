@@ -13,6 +13,7 @@ from ._engines import chunks
 from ._named import Wrt, names_of, notes_of, wrt_of
 from ._trees import Structure, map_leaves
 from .sparse.arguments import Arguments, arguments_for
+from .sparse.gradient import kind_of
 from .sparse.holomorphic import ComplexView, as_reals, complex_matrix, complex_view
 from .sparse.layouts import LAYOUTS, blocks, matrix, refill
 from .sparse.plan import Plan
@@ -47,9 +48,10 @@ class Jacobian:
         trust_indices: bool,
         holomorphic: bool,
         compile: bool,
+        caller: str = "jacobian",
         wrt: Wrt | None = None,
     ) -> None:
-        self._wrt = wrt
+        self._caller, self._wrt = caller, wrt
         self._func, self._argnums, self._given = func, argnums, plan
         self._layout, self._chunk, self._has_aux = layout, chunk_size, has_aux
         self._trust, self._holomorphic, self._compile = trust_indices, holomorphic, compile
@@ -81,7 +83,7 @@ class Jacobian:
             args = self._wrt.arguments(args)
         found, aux = self._at_once(args, out)
         if found is None:
-            arguments = arguments_for("jacobian", args, self._argnums, self._func)
+            arguments = arguments_for(self._caller, args, self._argnums, self._func)
             if not self._is_dense:
                 found, aux = self._planned(args, arguments, self._session(arguments))
             elif (session := self._dense_session(arguments)) is not None:
@@ -89,7 +91,7 @@ class Jacobian:
             else:
                 found, aux = self._dense(arguments)
         if out is not None and found is not out:
-            found = refill(out, found, "jacobian")
+            found = refill(out, found, self._caller)
         return (found, aux) if self._has_aux else found
 
     def refresh(self) -> None:
@@ -137,7 +139,7 @@ class Jacobian:
     ) -> Any:
         self._tell(session, plan)
         if self._holomorphic:
-            view = complex_view("jacobian", plan, self._views)
+            view = complex_view(self._caller, plan, self._views)
             plan, values = view.plan, view.values(values)
         return matrix(plan, values, self._layout, arguments, out)
 
@@ -147,15 +149,16 @@ class Jacobian:
 
     def _session(self, arguments: Arguments) -> Session:
         if self._given is not None:
-            _checks.plan_argnums("jacobian", self._given.argnums, arguments.places)
+            _checks.plan_kind(self._caller, self._given.kind, kind_of(self._func))
+            _checks.plan_argnums(self._caller, self._given.argnums, arguments.places)
             now = names_of(self._func, arguments.primal_names)
-            _checks.plan_names("jacobian", self._given.wrt, now)
-            _checks.plan_leaves("jacobian", "input", self._given.inputs, arguments.inputs)
+            _checks.plan_names(self._caller, self._given.wrt, now)
+            _checks.plan_leaves(self._caller, "input", self._given.inputs, arguments.inputs)
         # The modes are facts of a capture: one for each spares a new one at every switch.
         key = (arguments.signature, torch_modes())
         if key not in self._sessions:
             self._sessions[key] = Session(
-                "jacobian", self._func, arguments, self._has_aux, self._given, self._trust,
+                self._caller, self._func, arguments, self._has_aux, self._given, self._trust,
                 self._compile,
             )  # fmt: skip
         return self._sessions[key]
@@ -176,7 +179,7 @@ class Jacobian:
         session = self._sessions.get(key)
         if session is None:
             session = self._sessions[key] = Session(
-                "jacobian", self._func, arguments, self._has_aux, None, self._trust,
+                self._caller, self._func, arguments, self._has_aux, None, self._trust,
                 self._compile, dense=True,
             )  # fmt: skip
         return session if session.is_captured and session.looks <= _LOOKS else None
@@ -184,7 +187,7 @@ class Jacobian:
     def _dense(self, arguments: Arguments) -> tuple[Any, Any]:
         """One product for every row, or for every column where these are fewer."""
         known = self._batches.get(arguments.signature)
-        source = Function("jacobian", self._func, arguments, self._has_aux, known)
+        source = Function(self._caller, self._func, arguments, self._has_aux, known)
         m = sum(t.numel() for t in source.outputs)
         n = sum(t.numel() for t in source.primals)
         whole = self._unit_products(source, m, n)
@@ -194,7 +197,7 @@ class Jacobian:
         self.engine, self.notes = "function", (*notes_of(self._func), *source.reasons)
         outputs, inputs = tuple(source.returned), arguments.inputs
         if self._holomorphic:
-            whole = complex_matrix("jacobian", whole, inputs, outputs)
+            whole = complex_matrix(self._caller, whole, inputs, outputs)
             outputs, inputs = as_reals(outputs), as_reals(inputs)
         return blocks(whole, outputs, inputs, arguments, source.out), source.aux
 
@@ -212,7 +215,7 @@ class Jacobian:
         name = getattr(self._func, "__name__", type(self._func).__name__)
         plan = self.plan
         how = "dense" if plan is None else f"{plan.num_products} products, mode {plan.mode}"
-        return f"jacobian({name}, argnums={self._argnums}): {how}"
+        return f"{self._caller}({name}, argnums={self._argnums}): {how}"
 
 
 def _units(
@@ -345,5 +348,5 @@ def jacobian(
     named = wrt_of(caller, func, wrt, argnums)
     return Jacobian(
         func if named is None else named.called, argnums, plan, layout, chunk_size, has_aux,
-        trust_indices, holomorphic, compile, named,
+        trust_indices, holomorphic, compile, wrt=named,
     )  # fmt: skip

@@ -213,11 +213,17 @@ def wrt_of(caller: str, func: Callable[..., Any], wrt: Any, argnums: Any) -> Wrt
 
 def names_of(func: object, names: Sequence[str]) -> tuple[str, ...]:
     """The names of the inputs, where they are named tensors of a module."""
-    return tuple(names) if isinstance(func, Called) else ()
+    return tuple(names) if isinstance(_within(func), Called) else ()
 
 
 def notes_of(func: object) -> tuple[str, ...]:
-    return func.notes if isinstance(func, Called) else ()
+    inner = _within(func)
+    return inner.notes if isinstance(inner, Called) else ()
+
+
+def _within(func: object) -> object:
+    """What a gradient is the gradient of."""
+    return getattr(func, "__wrapped__", func)
 
 
 def owner_of(func: Callable[..., Any]) -> Callable[..., Any]:

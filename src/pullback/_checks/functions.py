@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NoReturn
 
 from torch import Tensor
@@ -74,6 +75,44 @@ def differentiable_outputs(caller: str, outputs: Leaves) -> None:
                 f"and only floating point and complex tensors have derivatives. Return it as aux "
                 f"with has_aux=True, or return the values before they were rounded or compared."
             )
+
+
+def one_number(caller: str, outputs: Leaves) -> None:
+    """Refuse outputs that have more than one second derivative for a pair of inputs."""
+    if len(outputs.tensors) == 1 and outputs.tensors[0].numel() == 1:
+        return
+    what = f"{len(outputs.tensors)} tensors"
+    if len(outputs.tensors) == 1:
+        what = f"a tensor of shape {shape_text(tuple(outputs.tensors[0].shape))}"
+    raise ArgumentError(
+        f"{caller}: `func` returned {what}, and a Hessian is of one number. Return the number that "
+        f"the second derivatives are of, out.sum() for one; or pass cotangents=v, of the shape of "
+        f"the output, for the Hessian of v · func."
+    )
+
+
+def once_differentiable(caller: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{caller}: a custom Function of `func` is marked @once_differentiable: its backward may "
+        f"not be differentiated. Take the mark away and write the backward with torch's "
+        f"operations, on tensors of ctx.saved_tensors."
+    )
+
+
+_NO_DERIVATIVE = re.compile(r"derivative for '?(?:aten::)?(\w+)'? is not implemented")
+
+
+def no_second_derivative(caller: str, error: Exception) -> UnsupportedError | None:
+    """The refusal for what autograd said while it differentiated a backward; None where it said
+    something else."""
+    found = _NO_DERIVATIVE.search(first_line(error))
+    if found is None:
+        return None
+    call = found[1].removeprefix("_").removesuffix("_backward")
+    return UnsupportedError(
+        f"{caller}: torch has no derivative of the backward of {call} ({found[1]}), which `func` "
+        f"calls. Write {call} in `func` with operations that have one: sums, products, powers."
+    )
 
 
 def primals_are_a_tuple(caller: str, primals: object) -> None:
