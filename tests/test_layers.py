@@ -183,6 +183,7 @@ SPARSE: tuple[str, ...] = (
     "study",
     "lifting",
     "ready",
+    "blockwise",
     "planning",
     "session",
     "verify",

@@ -135,7 +135,7 @@ class Jacobian:
         return self._matrix(session, plan, values, arguments, outcome.out), outcome.aux
 
     def _matrix(
-        self, session: Session, plan: Plan, values: Tensor, arguments: Arguments, out: Structure
+        self, session: Session, plan: Plan, values: Any, arguments: Arguments, out: Structure
     ) -> Any:
         self._tell(session, plan)
         if self._holomorphic:
