@@ -602,3 +602,21 @@ def test_hessians_of_weighed_outputs() -> None:
         module[0].weight.detach()
     )
     assert torch.allclose(found, wanted)
+
+
+def test_a_nearly_full_plan_is_taken_for_full() -> None:
+    """A few zeros of the last layer are not worth a place for every other entry."""
+    net = nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 2)).to(DTYPE)
+    x = rand(4, 20)
+    plan = pb.plan_jacobian(net, x, wrt="parameters")
+    assert plan.mode == "dense"
+    assert plan.pattern.is_full
+    assert plan.num_products == 8
+    assert "stored as zeros" in plan.reason
+    pb.verify(net, x, plan=plan)
+    with torch.no_grad():
+        found = pb.jacobian(net, plan=plan, wrt="parameters")(x)
+    assert torch.allclose(found.to_dense(), as_matrix(truth(net, x), net))
+    exact = pb.plan_jacobian(net, x, wrt="parameters", lift=False)
+    assert not exact.pattern.is_full
+    assert exact.pattern.nnz == 8 * (20 * 30 + 30 + 30 + 1)

@@ -26,6 +26,8 @@ from .study import Study, study, tensor_named
 
 # Bytes of a chunk of dense products.
 _CACHED = 2**24
+# So full a Jacobian with respect to shared tensors is taken for full.
+_NEARLY = 0.9
 # Entries that are solved for round more than those that are read: they must save as much.
 _SOLVED = 1.5
 # Two colors are the least of a star coloring that has anything off the diagonal to read.
@@ -153,12 +155,41 @@ def plan_of(
         wrt=names_of(found.func, [i.name for i in found.inputs]),
     )
     try:
+        if given is None and mode == lift == "auto" and _is_nearly_full(plan):
+            return _filled(plan)
         if lift is False:
             return _colored(caller, plan, found, mode)
         return _lifted_or_not(caller, plan, found, arguments, mode, certain=lift is True)
     finally:
         if found.captured is not None:
             found.captured.graph.moves.clear()
+
+
+def _is_nearly_full(plan: Plan) -> bool:
+    """Whether samples share so many columns that the few zeros are not worth their places."""
+    m, n = plan.pattern.shape
+    shared = plan.wrt != () and plan.kind == "jacobian" and 0 < m <= n
+    return shared and plan.pattern.nnz >= _NEARLY * m * n
+
+
+def _filled(plan: Plan) -> Plan:
+    """The plan of the whole matrix: its values lie in order, and need no places."""
+    m, n = plan.pattern.shape
+    full = SparsityPattern.full((m, n))
+    full._story = plan.pattern._story
+    choice = choose(full, "dense", forward=plan.no_forward)
+    rest = m * n - plan.pattern.nnz
+    zeros = f", and the other {rest:,} are stored as zeros" * (rest > 0)
+    return replace(
+        plan,
+        pattern=full,
+        colored=choice.coloring,
+        mode="dense",
+        reason=f"{plan.pattern.nnz / (m * n):.0%} of the {m} × {n} entries may be nonzero{zeros}: "
+        f"{m} VJPs, one per row, or one for each output of a sample where samples are apart",
+        chunk_size=max(1, _CACHED // plan.bytes_per_product),
+        facts={},
+    )
 
 
 def dense_plan(caller: str, found: Study, arguments: Arguments) -> Plan:
