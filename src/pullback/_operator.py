@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,9 @@ from torch import Tensor
 from . import _checks
 from ._engines import chunks
 from ._forward import forward_products
+from ._gram import Side, gram, side_of
 from ._linear import Forward, Products, RandomState, run
+from ._named import wrt_of
 from ._parted import PartedMatrix
 from ._parts import Parts
 from ._trees import from_vector, map_leaves, to_vector, total_numel
@@ -196,9 +198,11 @@ class JacobianOperator(Matrix, PartedMatrix):
         func: called as ``func(*primals)``; returns a tensor or a pytree of tensors.
         primals: its arguments. Those that are not selected may be anything.
         argnums: the position of the selected argument, or a tuple of positions.
+        wrt: for a module, the names of its tensors that the columns belong to, as for
+            ``pb.jacobian``.
 
     Raises:
-        ArgumentError: ``argnums`` names no argument; a selected primal or an output is not
+        ArgumentError: ``argnums`` or ``wrt`` names nothing; a selected primal or an output is not
             floating point; later, an operand has the wrong shape, dtype or device.
         UnsupportedError: a selected primal or an output is complex, or the operator is built
             inside a torch.func transform.
@@ -217,10 +221,18 @@ class JacobianOperator(Matrix, PartedMatrix):
     _name = "JacobianOperator"
 
     def __init__(
-        self, func: Callable[..., Any], *primals: Any, argnums: int | tuple[int, ...] = 0
+        self,
+        func: Callable[..., Any],
+        *primals: Any,
+        argnums: int | tuple[int, ...] = 0,
+        wrt: Any = None,
     ) -> None:
+        named = wrt_of(self._name, func, wrt, argnums)
+        if named is not None:
+            func, primals = named.called, named.arguments(primals)
         forward, selected, chosen, state = run_at(self._name, func, primals, argnums)
         like = forward.products.like
+        self._up_products = forward.products
         self._down: Products
         self.engine, self._down, self._reason = forward_products(forward, selected, chosen, state)
         super().__init__(forward.flat, like, self._down, forward.products)
@@ -245,6 +257,48 @@ class JacobianOperator(Matrix, PartedMatrix):
         if m <= n or self.engine != "double VJP":
             return self._unit_products(self._up, self._rows, m, chunk_size)
         return self._unit_products(self._down, self._columns, n, chunk_size).T
+
+    def gram(self, other: JacobianOperator | None = None, *, create_graph: bool = False) -> Tensor:
+        """``J J'``, shape (m, m), symmetric bit for bit; or ``J K'``, shape (m, k), with another
+        operator ``K`` of the same columns, of another batch for one.
+
+        With respect to the parameters of a network this is the (empirical) neural tangent kernel.
+        Samples that do not depend on each other are told apart by the pattern, and the inner
+        products of two rows follow from those of the factors of a layer's gradient, so that J is
+        not formed; where a layer has no such form its columns are, as many as fit into 256 MiB.
+
+        Args:
+            other: an operator with the same columns; None for this one.
+            create_graph: form both matrices and keep the result differentiable in whatever required
+                grad when they were built. Without it, the result has no graph.
+
+        Raises:
+            ArgumentError: ``other`` is no operator, or has other columns.
+
+        >>> import torch, pullback as pb
+        >>> net = torch.nn.Linear(2, 1)
+        >>> J = pb.JacobianOperator(net, torch.tensor([[1.0, 0.0], [1.0, 2.0]]), wrt="parameters")
+        >>> J.gram()
+        tensor([[2., 2.],
+                [2., 6.]])
+
+        Method: R. Novak, J. Sohl-Dickstein and S. Schoenholz, "Fast finite width neural tangent
+        kernel" (ICML 2022), with the structure read from the recorded backward pass.
+        """
+        other = self if other is None else other
+        if not isinstance(other, JacobianOperator):
+            raise _checks.not_an_operator(f"{self._name}.gram", other)
+        mine, theirs = (_described(j._columns) for j in (self, other))
+        _checks.same_columns(f"{self._name}.gram", mine, theirs)
+        if create_graph:
+            right = self.to_dense()
+            return right @ (right if other is self else other.to_dense()).T
+        dtype = torch.promote_types(self.dtype, other.dtype)
+        return gram(self._side, other._side, dtype)
+
+    @cached_property
+    def _side(self) -> Side:
+        return side_of(self._name, self._up_products)
 
     def __repr__(self) -> str:
         outputs, inputs = len(self._rows), len(self._columns)
@@ -275,6 +329,10 @@ class Transpose(Matrix):
 
     def __repr__(self) -> str:
         return f"{self._original!r}.T"
+
+
+def _described(columns: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(t.shape) for t in columns]
 
 
 def _leaves(tree: Any) -> list[Any]:

@@ -30,7 +30,11 @@ from .functions import run_backward as run_backward
 from .functions import same_value as same_value
 from .functions import saved_by as saved_by
 from .functions import unwritten as unwritten
+from .modules import Table as Table
+from .modules import all_tables as all_tables
 from .modules import graph_module as graph_module
+from .modules import settle as settle
+from .modules import tensor_tables as tensor_tables
 from .nodes import RunningNode as RunningNode
 from .nodes import Slot as Slot
 from .nodes import custom_function as custom_function

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
@@ -26,10 +26,12 @@ from .writes import without_writes
 
 @dataclass
 class BackwardGraph:
-    """``key`` is equal for two graphs of one structure whose indices have equal content."""
+    """``key`` is equal for two graphs of one structure whose indices have equal content; ``saved``
+    are the tensors that the backward reads, in the order of the graph's inputs."""
 
     graph: PullbackGraph
     key: str
+    saved: list[Tensor] = field(default_factory=list, repr=False)
 
 
 def backward_graph(
@@ -106,7 +108,8 @@ def _pure(
     graph.classify(frozenset(exact))
     with without_autocast():
         graph.survey(tensors)
-    return BackwardGraph(graph, structure_key(graph)), tensors[: len(constants)]
+    saved = tensors[: len(constants)]
+    return BackwardGraph(graph, structure_key(graph), saved), saved
 
 
 def structure_key(graph: PullbackGraph) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import _checks, _torch
 from .._adjoint import probe
+from .._named import notes_of
 from .arguments import Arguments
 from .backward_graph import backward_graph, content_digest, structure_key
 from .capture import capture
@@ -140,7 +141,7 @@ class Study:
 
     @property
     def notes(self) -> list[str]:
-        notes: list[str] = []
+        notes: list[str] = [*notes_of(self.func)]
         if self.captured is None:
             notes.append(
                 f"no captured graph stands for the function: {self.reason}. It runs itself at "
