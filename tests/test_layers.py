@@ -27,6 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_operator",),
     ("sparse",),
     ("_jacobian", "_graph_jacobian"),
+    ("_factors",),
+    ("_implicit",),
     ("backward",),
     ("testing",),
     ("_rowsums",),

@@ -11,6 +11,7 @@ from ._errors import RecordFormatError as RecordFormatError
 from ._errors import TreeError as TreeError
 from ._errors import UnsupportedError as UnsupportedError
 from ._graph_jacobian import jacobian_of as jacobian_of
+from ._implicit import implicit_vjp as implicit_vjp
 from ._jacobian import jacobian as jacobian
 from ._operator import JacobianOperator as JacobianOperator
 from ._products import VJP as VJP

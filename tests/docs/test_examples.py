@@ -45,6 +45,7 @@ def test_public_names_have_an_example_and_say_what_they_raise() -> None:
         "plan_jacobian",
         "jacobian",
         "jacobian_of",
+        "implicit_vjp",
         "verify",
         "color",
     ):

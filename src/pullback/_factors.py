@@ -1,0 +1,110 @@
+"""The factors of a square matrix, made once: solutions with it and with its transpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import structural_rank
+from scipy.sparse.linalg import splu
+
+from . import _checks
+
+Vector = NDArray[np.float64]
+# Fuller matrices than this are factorized faster as dense ones.
+_DENSE_FROM = 0.2
+# A pivot this much smaller than its column, in roundings per row, is left over from cancellation.
+_ROUNDINGS = 8.0
+
+
+class Factors:
+    """``solve(b)`` and ``solve(b, transposed=True)`` for one matrix, in double precision.
+
+    Rows are scaled to a largest entry of 1 first, so that their units play no part in the judgment
+    whether the matrix is singular.
+
+    Raises:
+        GraphError: it is.
+    """
+
+    def __init__(self, caller: str, matrix: Any) -> None:
+        csr = scipy.sparse.csr_array(matrix, dtype=np.float64, copy=True)
+        largest = abs(csr).max(axis=1).toarray().reshape(-1)
+        self._caller, self.size = caller, csr.shape[0]
+        _refuse_plainly_singular(caller, csr, largest)
+        self._scale: Vector = 1 / largest
+        csr.data *= np.repeat(self._scale, np.diff(csr.indptr))
+        if csr.nnz > _DENSE_FROM * self.size**2:
+            self._solve, pivots, columns = _dense(csr.toarray())
+        else:
+            self._solve, pivots, columns = _sparse(caller, csr)
+        small = np.abs(pivots) <= _ROUNDINGS * self.size * np.finfo(np.float64).eps * columns
+        if small.any():
+            detail = "what is left of a column after elimination is no more than rounding"
+            raise _checks.singular(caller, detail)
+
+    def solve(self, b: Vector, transposed: bool = False) -> Vector:
+        if transposed:
+            return self._scale * self._solve(b, True)
+        return self._solve(self._scale * b, False)
+
+
+_Solve = Callable[[Vector, bool], Vector]
+
+
+def _dense(matrix: NDArray[np.float64]) -> tuple[_Solve, Vector, Vector]:
+    columns = np.abs(matrix).max(axis=0)
+    # SciPy warns about a zero on the diagonal, which is looked for afterwards.
+    lapack = scipy.linalg.get_lapack_funcs(("getrf", "getrs"), (matrix,))
+    factors, swaps, _ = lapack[0](matrix, overwrite_a=True)
+
+    def solve(b: Vector, transposed: bool) -> Vector:
+        found: Vector = lapack[1](factors, swaps, b, trans=int(transposed))[0]
+        return found
+
+    return solve, np.diagonal(factors), columns
+
+
+def _sparse(caller: str, csr: Any) -> tuple[_Solve, Vector, Vector]:
+    columns = abs(csr).max(axis=0).toarray().reshape(-1)
+    try:
+        factors = splu(csr.tocsc())
+    except RuntimeError as error:
+        raise _checks.singular(caller, _why_singular(csr)) from error
+
+    def solve(b: Vector, transposed: bool) -> Vector:
+        found: Vector = factors.solve(b, "T" if transposed else "N")
+        return found
+
+    # Column j of the matrix is column perm_c[j] of the factors.
+    in_factors = np.empty_like(columns)
+    in_factors[factors.perm_c] = columns
+    return solve, factors.U.diagonal(), in_factors
+
+
+def _refuse_plainly_singular(caller: str, csr: Any, largest: Vector) -> None:
+    if not np.isfinite(csr.data).all():
+        row = int(np.flatnonzero(~np.isfinite(largest))[0])
+        raise _checks.singular(caller, f"row {row} holds a NaN or an infinity")
+    if (largest == 0).any():
+        row = int(np.flatnonzero(largest == 0)[0])
+        detail = f"equation {row} depends on no unknown (its row is zero)"
+        raise _checks.singular(caller, detail)
+    used = np.zeros(csr.shape[1], dtype=bool)
+    used[csr.indices[csr.data != 0]] = True
+    if not used.all():
+        column = int(np.flatnonzero(~used)[0])
+        detail = f"no equation depends on unknown {column} (its column is zero)"
+        raise _checks.singular(caller, detail)
+
+
+def _why_singular(csr: Any) -> str:
+    csr.eliminate_zeros()
+    rank = structural_rank(csr)
+    if rank < csr.shape[0]:
+        return f"its {csr.shape[0]} equations can determine {rank} unknowns at most"
+    return "its equations are dependent at this point"
