@@ -34,20 +34,17 @@ class _Planned:
         args: tuple[Any, ...],
         plan: Plan | None,
         options: dict[str, Any],
+        together: bool = False,
     ) -> None:
         self._caller, self._func, self._border, self._args = caller, func, border, args
-        dense = options.pop("dense")
-        _checks.flag(caller, "dense", dense)
-        self._dense = dense
+        self._dense = options.pop("dense")
+        _checks.flag(caller, "dense", self._dense)
         self._at = len(before)
-        self._jacobian: Jacobian = jacobian(
-            returning_twice(func, caller),
-            argnums=self._at,
-            plan=plan,
-            layout="scipy",
-            has_aux=True,
-            **options,
-        )
+        common = {"argnums": self._at, "plan": plan, "layout": "scipy", **options}
+        # The value that comes along costs another forward pass, where it is not asked for.
+        self._alone: Jacobian = jacobian(func, **common)
+        self._valued: Jacobian = jacobian(returning_twice(func, caller), has_aux=True, **common)
+        self._planned = self._valued if together else self._alone
         self._look(before)
 
     def _look(self, before: tuple[Tensor, ...]) -> None:
@@ -57,18 +54,18 @@ class _Planned:
         if sample._version:
             self._border.copies = True
         with torch.no_grad():
-            self._jacobian(*before, self._border.sample.clone(), *self._args)
+            self._planned(*before, self._border.sample.clone(), *self._args)
 
     @property
     def plan(self) -> Plan:
         """How the Jacobian is computed: see ``pb.plan_jacobian``."""
-        assert self._jacobian.plan is not None
-        return self._jacobian.plan
+        assert self._planned.plan is not None
+        return self._planned.plan
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Why a faster way was left, if it was."""
-        return self._jacobian.notes
+        return self._planned.notes
 
     @property
     def jac_sparsity(self) -> csr_array:
@@ -87,14 +84,20 @@ class _Planned:
             raise _checks.written_argument(self._caller, self._border.name)
         return found
 
+    def _matrix(self, *args: Tensor) -> Any:
+        with torch.no_grad():
+            matrix = self._alone(*args, *self._args)
+        return matrix.toarray() if self._dense else matrix
+
     def _both(self, *args: Tensor) -> tuple[Array, Any]:
         with torch.no_grad():
-            matrix, value = self._jacobian(*args, *self._args)
+            matrix, value = self._valued(*args, *self._args)
         return own_array(value), matrix.toarray() if self._dense else matrix
 
     def refresh(self) -> None:
         """Forget what was captured of ``func``: the next Jacobian looks at it anew."""
-        self._jacobian.refresh()
+        self._alone.refresh()
+        self._valued.refresh()
 
     def __repr__(self) -> str:
         name = getattr(self._func, "__name__", type(self._func).__name__)
@@ -128,7 +131,7 @@ class Residual(_Planned):
         options: dict[str, Any],
     ) -> None:
         _checks.flag(caller, "together", together)
-        super().__init__(caller, func, border, (), args, plan, options)
+        super().__init__(caller, func, border, (), args, plan, options, together)
         self._watch = Watch(func, args) if together else None
         self._point = b""
         self._known: tuple[Array | None, Any] = None, None
@@ -149,7 +152,7 @@ class Residual(_Planned):
         """The Jacobian at ``x``, of shape (m, n)."""
         tensor = self._border.tensor(self._caller, x)
         if self._watch is None:
-            return self._both(tensor)[1]
+            return self._matrix(tensor)
         if self._is_known(tensor) and (matrix := self._known[1]) is not None:
             self._known = self._known[0], None  # whoever has it may write into it
             return matrix
@@ -210,7 +213,7 @@ class Ode(_Planned):
 
     def jac(self, t: float, y: ArrayLike) -> Any:
         """The Jacobian of the rate in y, of shape (n, n)."""
-        return self._both(self._time(t), self._border.tensor(self._caller, y))[1]
+        return self._matrix(self._time(t), self._border.tensor(self._caller, y))
 
     def _time(self, t: float) -> Tensor:
         return time_of(t, self._border)
