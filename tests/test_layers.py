@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_operator",),
     ("sparse",),
     ("_jacobian", "_graph_jacobian"),
+    ("_hessian",),
     ("_factors",),
     ("_implicit",),
     ("backward",),
@@ -145,6 +146,7 @@ SPARSE: tuple[str, ...] = (
     "unions",
     "draws",
     "arguments",
+    "gradient",
     "coloring",
     "dependence",
     "tape",
@@ -290,6 +292,7 @@ MAY_DIFFERENTIATE = {
     "sparse.writes",
     "sparse.trial",
     "sparse.reads",  # names them, to recognise a user's calls
+    "sparse.gradient",
     "sparse.products",
     "sparse.parts",  # J t of a differentiated part
     "sparse.backward_graph",

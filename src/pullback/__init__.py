@@ -11,6 +11,8 @@ from ._errors import RecordFormatError as RecordFormatError
 from ._errors import TreeError as TreeError
 from ._errors import UnsupportedError as UnsupportedError
 from ._graph_jacobian import jacobian_of as jacobian_of
+from ._hessian import hessian as hessian
+from ._hessian import plan_hessian as plan_hessian
 from ._implicit import implicit_vjp as implicit_vjp
 from ._jacobian import jacobian as jacobian
 from ._operator import JacobianOperator as JacobianOperator

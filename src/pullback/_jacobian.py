@@ -46,7 +46,9 @@ class Jacobian:
         trust_indices: bool,
         holomorphic: bool,
         compile: bool,
+        caller: str = "jacobian",
     ) -> None:
+        self._caller = caller
         self._func, self._argnums, self._given = func, argnums, plan
         self._layout, self._chunk, self._has_aux = layout, chunk_size, has_aux
         self._trust, self._holomorphic, self._compile = trust_indices, holomorphic, compile
@@ -76,7 +78,7 @@ class Jacobian:
                 return self(*map_leaves(_torch.plain_copy, args), out=out)
         found, aux = self._at_once(args, out)
         if found is None:
-            arguments = arguments_for("jacobian", args, self._argnums, self._func)
+            arguments = arguments_for(self._caller, args, self._argnums, self._func)
             if not self._is_dense:
                 found, aux = self._planned(args, arguments, self._session(arguments))
             elif (session := self._dense_session(arguments)) is not None:
@@ -84,7 +86,7 @@ class Jacobian:
             else:
                 found, aux = self._dense(arguments)
         if out is not None and found is not out:
-            found = refill(out, found, "jacobian")
+            found = refill(out, found, self._caller)
         return (found, aux) if self._has_aux else found
 
     def refresh(self) -> None:
@@ -132,7 +134,7 @@ class Jacobian:
     ) -> Any:
         self._tell(session, plan)
         if self._holomorphic:
-            view = complex_view("jacobian", plan, self._views)
+            view = complex_view(self._caller, plan, self._views)
             plan, values = view.plan, view.values(values)
         return matrix(plan, values, self._layout, arguments, out)
 
@@ -142,13 +144,13 @@ class Jacobian:
 
     def _session(self, arguments: Arguments) -> Session:
         if self._given is not None:
-            _checks.plan_argnums("jacobian", self._given.argnums, arguments.places)
-            _checks.plan_leaves("jacobian", "input", self._given.inputs, arguments.inputs)
+            _checks.plan_argnums(self._caller, self._given.argnums, arguments.places)
+            _checks.plan_leaves(self._caller, "input", self._given.inputs, arguments.inputs)
         # The modes are facts of a capture: one for each spares a new one at every switch.
         key = (arguments.signature, torch_modes())
         if key not in self._sessions:
             self._sessions[key] = Session(
-                "jacobian", self._func, arguments, self._has_aux, self._given, self._trust,
+                self._caller, self._func, arguments, self._has_aux, self._given, self._trust,
                 self._compile,
             )  # fmt: skip
         return self._sessions[key]
@@ -169,7 +171,7 @@ class Jacobian:
         session = self._sessions.get(key)
         if session is None:
             session = self._sessions[key] = Session(
-                "jacobian", self._func, arguments, self._has_aux, None, self._trust,
+                self._caller, self._func, arguments, self._has_aux, None, self._trust,
                 self._compile, dense=True,
             )  # fmt: skip
         return session if session.is_captured and session.looks <= _LOOKS else None
@@ -177,7 +179,7 @@ class Jacobian:
     def _dense(self, arguments: Arguments) -> tuple[Any, Any]:
         """One product for every row, or for every column where these are fewer."""
         known = self._batches.get(arguments.signature)
-        source = Function("jacobian", self._func, arguments, self._has_aux, known)
+        source = Function(self._caller, self._func, arguments, self._has_aux, known)
         m = sum(t.numel() for t in source.outputs)
         n = sum(t.numel() for t in source.primals)
         whole = self._unit_products(source, m, n)
@@ -187,7 +189,7 @@ class Jacobian:
         self.engine, self.notes = "function", tuple(source.reasons)
         outputs, inputs = tuple(source.returned), arguments.inputs
         if self._holomorphic:
-            whole = complex_matrix("jacobian", whole, inputs, outputs)
+            whole = complex_matrix(self._caller, whole, inputs, outputs)
             outputs, inputs = as_reals(outputs), as_reals(inputs)
         return blocks(whole, outputs, inputs, arguments, source.out), source.aux
 
@@ -205,7 +207,7 @@ class Jacobian:
         name = getattr(self._func, "__name__", type(self._func).__name__)
         plan = self.plan
         how = "dense" if plan is None else f"{plan.num_products} products, mode {plan.mode}"
-        return f"jacobian({name}, argnums={self._argnums}): {how}"
+        return f"{self._caller}({name}, argnums={self._argnums}): {how}"
 
 
 def _units(

@@ -44,6 +44,8 @@ def test_public_names_have_an_example_and_say_what_they_raise() -> None:
         "trace",
         "plan_jacobian",
         "jacobian",
+        "plan_hessian",
+        "hessian",
         "jacobian_of",
         "implicit_vjp",
         "verify",

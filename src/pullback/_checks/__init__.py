@@ -35,6 +35,7 @@ from .functions import compiled_region as compiled_region
 from .functions import differentiable_outputs as differentiable_outputs
 from .functions import differentiable_primals as differentiable_primals
 from .functions import no_jvp as no_jvp
+from .functions import one_number as one_number
 from .functions import output_and_aux as output_and_aux
 from .functions import primals_are_a_tuple as primals_are_a_tuple
 from .functions import refuse_outputs as refuse_outputs

@@ -76,6 +76,20 @@ def differentiable_outputs(caller: str, outputs: Leaves) -> None:
             )
 
 
+def one_number(caller: str, outputs: Leaves) -> None:
+    """Refuse outputs that have more than one second derivative for a pair of inputs."""
+    if len(outputs.tensors) == 1 and outputs.tensors[0].numel() == 1:
+        return
+    what = f"{len(outputs.tensors)} tensors"
+    if len(outputs.tensors) == 1:
+        what = f"a tensor of shape {shape_text(tuple(outputs.tensors[0].shape))}"
+    raise ArgumentError(
+        f"{caller}: `func` returned {what}, and a Hessian is of one number. Return the number that "
+        f"the second derivatives are of, out.sum() for one; or pass cotangents=v, of the shape of "
+        f"the output, for the Hessian of v · func."
+    )
+
+
 def primals_are_a_tuple(caller: str, primals: object) -> None:
     if not isinstance(primals, tuple):
         raise TreeError(

@@ -76,11 +76,27 @@ def plan_jacobian(
     and A. Walther, *Evaluating Derivatives*, 2nd ed., section 7.1), the products by coloring (A.
     Gebremedhin, F. Manne and A. Pothen, "What color is your Jacobian?", SIAM Review 47, 2005).
     """
-    caller = "plan_jacobian"
-    _checks.one_of(caller, "mode", mode, MODES)
+    _checks.one_of("plan_jacobian", "mode", mode, MODES)
+    return planned(
+        "plan_jacobian", func, sample_args, argnums, mode, lift, pattern, has_aux, freeze
+    )
+
+
+def planned(
+    caller: str,
+    func: Callable[..., Any],
+    sample_args: Sequence[Any],
+    argnums: int | tuple[int, ...],
+    mode: str,
+    lift: bool | str,
+    pattern: SparsityPattern | Any,
+    has_aux: bool,
+    freeze: Sequence[str],
+) -> Plan:
+    """The plan of ``func`` at ``sample_args``, whoever asks for it."""
     _checks.lift_option(caller, lift)
     with torch.inference_mode(False):
-        plain = map_leaves(_torch.plain_copy, sample_args)
+        plain = map_leaves(_torch.plain_copy, tuple(sample_args))
     arguments = arguments_for(caller, plain, argnums, func)
     given = None if pattern is None else as_pattern(caller, pattern)
     sample = arguments.sample

@@ -20,6 +20,7 @@ from .._operator import forward_products
 from .._trees import flatten, from_vector
 from .arguments import Arguments, as_real
 from .captured import Captured
+from .gradient import result_name
 from .leaf import Leaf, leaf
 from .trial import Trial, rounding_of
 
@@ -140,7 +141,7 @@ class Function:
         self.primals: Sequence[Tensor] = arguments.primals
         self.reasons: list[str] = []
         self.batches = batches
-        self._flat = _Flattened(caller, arguments.on_primals(func), has_aux)
+        self._flat = _Flattened(caller, arguments.on_primals(func), has_aux, result_name(func))
         self._forward: Forward | None = None
         self._pull: Callable[..., Any] | None = None
         self._state = RandomState(self.primals)
@@ -213,8 +214,8 @@ class Function:
 class _Flattened:
     """``func`` with a flat tuple of outputs; keeps the structure and aux of its last run."""
 
-    def __init__(self, caller: str, func: Callable[..., Any], has_aux: bool) -> None:
-        self._caller, self._func, self._has_aux = caller, func, has_aux
+    def __init__(self, caller: str, func: Callable[..., Any], has_aux: bool, name: str) -> None:
+        self._caller, self._func, self._has_aux, self._name = caller, func, has_aux, name
         self.out: Any = None
         self.aux: Any = None
         self.returned: list[Leaf] = []
@@ -229,7 +230,7 @@ class _Flattened:
         )
         _, self.out = flatten(returned)
         self.returned = [
-            leaf(f"output{path}", t) for path, t in zip(self.out.paths, outputs, strict=True)
+            leaf(f"{self._name}{path}", t) for path, t in zip(self.out.paths, outputs, strict=True)
         ]
         return tuple(as_real(t) for t in outputs)
 

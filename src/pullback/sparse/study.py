@@ -19,6 +19,7 @@ from .capture import capture
 from .captured import Captured, NotCaptured
 from .detect import Detection, TooManyEntriesError, detect
 from .draws import generators_kept
+from .gradient import result_name, written
 from .leaf import Leaf, values_dtype
 from .pattern import SparsityPattern
 from .products import Existing, Function, Replay, Source
@@ -139,13 +140,13 @@ def study(
 
     A graph whose key is ``known`` has the pattern of an earlier study: it is not sought again.
     """
-    state = State.of(func, extra=arguments.objects)
+    state = State.of(written(func), extra=arguments.objects)
     reading = state.read()
     named = _frozen_names(caller, frozen, reading, arguments)
     reason, once = "", None
     captured: Captured | None = None
     try:
-        with generators_kept(func):
+        with generators_kept(written(func)):
             captured = capture(caller, func, arguments, state, has_aux=has_aux, frozen=named)
     except NotCaptured as refusal:
         reason, once = str(refusal), refusal.graph
@@ -162,7 +163,7 @@ def study(
         if once is not None and found.detection is not None:
             found.detection = _wider(detect(caller, once), found.detection)
         return found
-    out_names = [f"output{path}" for path in captured.out.paths]
+    out_names = [f"{result_name(func)}{path}" for path in captured.out.paths]
     outputs = tuple(
         Leaf(name, meta.shape, meta.dtype)
         for name, meta in zip(out_names, captured.returned, strict=True)
@@ -278,7 +279,7 @@ def _no_trace(state: State, func: Callable[..., Any]) -> Iterator[None]:
     """Put back the content and the ``.grad`` of all that the function owns, and the generators."""
     kept = [(o.tensor, o.tensor.detach().clone(), o.tensor.grad if o.tensor.is_leaf else None)
             for o in state.leaves]  # fmt: skip
-    with generators_kept(func):
+    with generators_kept(written(func)):
         try:
             yield
         finally:

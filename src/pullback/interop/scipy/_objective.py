@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ... import _checks
-from ..._jacobian import Jacobian, jacobian
+from ..._hessian import Hessian, hessian
 from ..._operator import JacobianOperator
 from ..._products import VJP, vjp
 from ...sparse.plan import Plan
@@ -30,26 +30,6 @@ def gradient_of(func: Callable[..., Any], caller: str) -> Callable[..., Tensor]:
 
     gradient.__wrapped__ = func  # type: ignore[attr-defined]
     return gradient
-
-
-def contracted(
-    caller: str, func: Callable[..., Any], args: tuple[Any, ...], dense: bool
-) -> Callable[[Tensor, Tensor], Any]:
-    """The Hessian of ``v . func(x)`` as a function of x and v."""
-
-    def weighed(x: Tensor, v: Tensor, *args: Any) -> Tensor:
-        total: Tensor = (v * func(x, *args)).sum()
-        return total
-
-    weighed.__wrapped__ = func  # type: ignore[attr-defined]
-    hessian = jacobian(gradient_of(weighed, caller), layout="scipy")
-
-    def at(x: Tensor, v: Tensor) -> Any:
-        with torch.no_grad():
-            matrix = hessian(x, v, *args)
-        return matrix.toarray() if dense else matrix
-
-    return at
 
 
 class Objective:
@@ -77,7 +57,7 @@ class Objective:
         _checks.flag(caller, "dense", dense)
         self._func, self._border, self._args, self._dense = func, border, args, dense
         self._gradient = gradient_of(func, caller)
-        self._hessian: Jacobian = jacobian(self._gradient, plan=plan, layout="scipy")
+        self._hessian: Hessian = hessian(func, plan=plan, layout="scipy")
         self._watch = Watch(func, args)
         self._point = b""
         self._pull: VJP | None = None
@@ -186,7 +166,7 @@ def objective(
         func: called as ``func(x, *args)``; returns a tensor of one element.
         x0: an array or a tensor of the shape, dtype and device of x. Prefer float64.
         args: further arguments. Tensors among them may change between calls.
-        plan: of the Hessian, where there is one already; None plans when it is first asked for.
+        plan: from ``pb.plan_hessian(func, x0, *args)``; None plans when ``hess`` is first called.
         dense: give the Hessian as an array.
 
     Raises:

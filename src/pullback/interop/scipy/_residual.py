@@ -13,6 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from ... import _checks
+from ..._hessian import Hessian, hessian
 from ..._jacobian import Jacobian, jacobian
 from ..._operator import JacobianOperator
 from ...sparse.plan import Plan
@@ -135,7 +136,7 @@ class Residual(_Planned):
         self._watch = Watch(func, args) if together else None
         self._point = b""
         self._known: tuple[Array | None, Any] = None, None
-        self._hessian: Callable[..., Any] | None = None
+        self._hessian: Hessian = hessian(func, layout="scipy")
 
     def fun(self, x: ArrayLike) -> Array:
         """The value at ``x``: an array of shape (m,) and the dtype of the function."""
@@ -166,17 +167,15 @@ class Residual(_Planned):
 
     def hess(self, x: ArrayLike, v: ArrayLike) -> Any:
         """The Hessian of ``v . func(x)`` in x, of shape (n, n): sparse, planned once."""
-        from ._objective import contracted
-
-        if self._hessian is None:
-            self._hessian = contracted(self._caller, self._func, self._args, self._dense)
         tensor = self._border.tensor(self._caller, x)
         weights = np.ascontiguousarray(v, dtype=np.float64)
         _checks.solver_array(
             self._caller, "v", weights, self.value.numel(), tuple(self.value.shape)
         )
         given = torch.from_numpy(weights.copy()).to(self.value).view(self.value.shape)
-        return self._hessian(tensor, given)
+        with torch.no_grad():
+            matrix = self._hessian(tensor, *self._args, cotangents=given)
+        return matrix.toarray() if self._dense else matrix
 
     def linear_operator(self, x: ArrayLike) -> LinearOperator:
         """The Jacobian at ``x`` as products J t and J' v, without forming it."""
@@ -196,7 +195,8 @@ class Residual(_Planned):
     def refresh(self) -> None:
         """Forget what was captured of ``func``, and the last point."""
         super().refresh()
-        self._point, self._known, self._hessian = b"", (None, None), None
+        self._hessian.refresh()
+        self._point, self._known = b"", (None, None)
 
 
 class Ode(_Planned):
