@@ -70,8 +70,8 @@ def rate_of_state(caller: str, value: Tensor, state: Tensor) -> None:
 
 def written_argument(caller: str, name: str) -> ArgumentError:
     return ArgumentError(
-        f"{caller}: `func` wrote into `{name}` in place, which is the solver's own memory, though "
-        f"it had not when it was prepared. Let it write into a copy: {name} = {name}.clone()."
+        f"{caller}: `func` wrote into `{name}` in place: the solver's own memory, and what "
+        f"autograd differentiates. Let it write into a copy: {name} = {name}.clone()."
     )
 
 

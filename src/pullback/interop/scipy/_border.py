@@ -38,16 +38,15 @@ class Border:
         self.size = sample.numel()
         self._shape, self._device = tuple(sample.shape), sample.device
         self._dtype = _checks.numpy_dtype(caller, sample.dtype)
-        # Set for functions that write into their argument.
-        self.copies = False
 
-    def tensor(self, caller: str, array: ArrayLike) -> Tensor:
-        """A tensor of the sample's shape, in the memory of ``array`` where that is possible."""
+    def tensor(self, caller: str, array: ArrayLike, copy: bool = False) -> Tensor:
+        """A tensor of the sample's shape, in the memory of ``array`` where that is possible and no
+        ``copy`` is wanted."""
         given = np.asarray(array)
         if given.dtype != self._dtype or given.size != self.size:
             _checks.solver_array(caller, self.name, given, self.size, self._shape)
         usable = given.flags.c_contiguous and given.flags.writeable
-        if given.dtype != self._dtype or self.copies or not usable:
+        if given.dtype != self._dtype or copy or not usable:
             given = np.array(given, dtype=self._dtype, order="C")
         tensor = torch.from_numpy(given).view(self._shape)
         return tensor if self._device.type == "cpu" else tensor.to(self._device)

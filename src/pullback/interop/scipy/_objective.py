@@ -62,9 +62,7 @@ class Objective:
         self._point = b""
         self._pull: VJP | None = None
         self._products: tuple[bytes, Callable[[Tensor], Array]] | None = None
-        sample = border.sample.clone()
-        self._forward(sample)
-        border.copies = True  # the graph holds the argument, and solvers write into theirs
+        self._forward(border.sample.clone())
 
     @property
     def plan(self) -> Plan | None:
@@ -78,11 +76,11 @@ class Objective:
 
     def fun(self, x: ArrayLike) -> float:
         """The value at ``x``."""
-        tensor = self._border.tensor(self._caller, x)
-        point = bits_of(tensor)  # before func, which may write into it
+        # A copy, because the graph holds it and solvers write into their points.
+        tensor = self._border.tensor(self._caller, x, copy=True)
         value, self._pull = self._forward(tensor)
         self._watch.mark()
-        self._point = point
+        self._point = bits_of(tensor)
         return float(value)
 
     def jac(self, x: ArrayLike) -> Array:
@@ -110,7 +108,7 @@ class Objective:
         at, along = self._border.tensor(self._caller, x), self._border.tensor(self._caller, p)
         point = bits_of(at)
         if self._products is None or self._products[0] != point or not self._watch.holds():
-            products = self._products_at(at)
+            products = self._products_at(at.clone())
             self._watch.mark()
             self._products, self._pull = (point, products), None
         return self._products[1](along)

@@ -49,11 +49,8 @@ class _Planned:
         self._look(before)
 
     def _look(self, before: tuple[Tensor, ...]) -> None:
-        """Plan at the sample, and see whether ``func`` writes into its argument."""
-        sample = self._border.sample.clone()
-        self.value = self._run(*before, sample)
-        if sample._version:
-            self._border.copies = True
+        """Plan at the sample."""
+        self.value = self._run(*before, self._border.sample.clone())
         with torch.no_grad():
             self._planned(*before, self._border.sample.clone(), *self._args)
 
@@ -75,15 +72,13 @@ class _Planned:
 
     def _run(self, *args: Tensor) -> Tensor:
         with torch.no_grad():
-            return _checks.solver_value(self._caller, self._func(*args, *self._args))
-
-    def _value(self, *args: Tensor) -> Array:
-        x = args[self._at]
-        before = x._version
-        found = own_array(self._run(*args))
-        if x._version != before and not self._border.copies:
+            found = _checks.solver_value(self._caller, self._func(*args, *self._args))
+        if args[self._at]._version:
             raise _checks.written_argument(self._caller, self._border.name)
         return found
+
+    def _value(self, *args: Tensor) -> Array:
+        return own_array(self._run(*args))
 
     def _matrix(self, *args: Tensor) -> Any:
         with torch.no_grad():
