@@ -22,12 +22,16 @@ from pullback.interop.scipy import ode, residual
 from .options import Options
 from .problems import in_torch
 from .problems.catalogue import FULL, QUICK, chosen, with_files
-from .timing import Cell, Row, Table, timing_of
+from .timing import Cell, Row, Table, compare, timing_of
 
 Array = NDArray[np.float64]
 OURS, PLANNED = "pullback", "planned before"
 GIVEN, PLAIN, KRYLOV = "differences, pattern given", "differences", "newton_krylov"
 COLUMNS = (OURS, PLANNED, GIVEN, PLAIN, KRYLOV)
+JACOBIANS = ("pullback", GIVEN, PLAIN)
+# Seconds after which a solver is stopped, and unknowns up to which differences are not told.
+_PATIENCE = 60.0
+_UNTOLD = 3_000
 
 
 @dataclass
@@ -41,10 +45,16 @@ class Solved:
 
 @dataclass(frozen=True)
 class Problem:
-    """``candidates`` solve it to the same tolerance; ``left`` says why others do not."""
+    """``candidates`` solve it to the same tolerance; ``left`` says why others do not.
+
+    ``fun`` and ``jac`` at ``start`` are what all of them take.
+    """
 
     name: str
-    unknowns: int
+    start: Array
+    fun: Callable[[Array], Array]
+    jac: Callable[[Array], Any]
+    pattern: Any
     candidates: Mapping[str, Callable[[], Solved]]
     left: Mapping[str, str] = field(default_factory=dict)
 
@@ -52,9 +62,12 @@ class Problem:
 class Counted:
     def __init__(self, fun: Callable[..., Array]) -> None:
         self._fun, self.calls = fun, 0
+        self._until = time.perf_counter() + _PATIENCE
 
     def __call__(self, *args: Any) -> Array:
         self.calls += 1
+        if time.perf_counter() > self._until:
+            raise TimeoutError
         return self._fun(*args)
 
 
@@ -86,7 +99,10 @@ def brusselator(n: int) -> Problem:
 
     return Problem(
         f"Brusselator {n}×{n}, BDF",
-        start.numel(),
+        start.reshape(-1).numpy(),
+        lambda y: known.fun(0.0, y),
+        lambda y: known.jac(0.0, y),
+        known.jac_sparsity,
         {
             OURS: planning,
             PLANNED: lambda: solved(known, jac=known.jac),
@@ -116,7 +132,10 @@ def bundle(options: Options) -> Problem:
 
     return Problem(
         f"{problem.name}, least_squares, 8 steps",
-        start.numel(),
+        x0,
+        known.fun,
+        known.jac,
+        known.jac_sparsity,
         {
             OURS: planning,
             PLANNED: lambda: solved(known, jac=known.jac),
@@ -150,8 +169,8 @@ def bratu(n: int) -> Problem:
         return newton(Counted(system.fun), lambda x, _: system.jac(x))
 
     def differences() -> Solved:
-        pattern, fun = known.jac_sparsity, Counted(known.fun)
-        structure = pattern, group_columns(pattern)
+        fun, groups = Counted(known.fun), group_columns(known.jac_sparsity)
+        structure = known.jac_sparsity, groups
         return newton(
             fun, lambda x, f: approx_derivative(fun, x, "2-point", f0=f, sparsity=structure)
         )
@@ -162,7 +181,10 @@ def bratu(n: int) -> Problem:
 
     return Problem(
         f"Bratu {n}×{n}, Newton",
-        start.numel(),
+        x0,
+        known.fun,
+        known.jac,
+        known.jac_sparsity,
         {
             OURS: planning,
             PLANNED: lambda: newton(Counted(known.fun), lambda x, _: known.jac(x)),
@@ -177,18 +199,24 @@ def _measured(problem: Problem, rounds: int) -> tuple[Row, Row]:
     """The times, taken in turns, and what was solved; a wrong answer stands in place of a time."""
     found: dict[str, Solved] = {}
     samples: dict[str, list[float]] = {name: [] for name in problem.candidates}
+    left = dict(problem.left)
     for _ in range(rounds):
         for name, solve in problem.candidates.items():
+            if name in left:
+                continue
             start = time.perf_counter()
-            found[name] = solve()
+            try:
+                found[name] = solve()
+            except TimeoutError:
+                left[name] = f"none in {_PATIENCE:.0f} s"
             samples[name].append(time.perf_counter() - start)
     truth = found[OURS].x
     times: list[Cell] = []
-    counts: list[Cell] = [f"{problem.unknowns:,}", f"{found[OURS].jacobians}"]
+    counts: list[Cell] = [f"{problem.start.size:,}", f"{found[OURS].jacobians}"]
     apart = 0.0
     for name in COLUMNS:
         if name not in found:
-            times.append(problem.left[name])
+            times.append(left[name])
             counts.append("–")
             continue
         off = float(np.abs(found[name].x - truth).max() / max(1.0, np.abs(truth).max()))
@@ -200,14 +228,25 @@ def _measured(problem: Problem, rounds: int) -> tuple[Row, Row]:
     return Row(problem.name, tuple(times)), Row(problem.name, tuple(counts))
 
 
+def _one_jacobian(problem: Problem, quick: bool) -> Row:
+    x, fun = problem.start, problem.fun
+    groups = group_columns(problem.pattern)
+    candidates: dict[str, Callable[[], object]] = {
+        "pullback": lambda: problem.jac(x),
+        GIVEN: lambda: approx_derivative(fun, x, "2-point", sparsity=(problem.pattern, groups)),
+        PLAIN: lambda: approx_derivative(fun, x, "2-point"),
+    }
+    if x.size > _UNTOLD:
+        del candidates[PLAIN]
+    row = compare(problem.name.partition(",")[0], candidates, quick=quick)
+    left = (f"{x.size:,} calls",) * (len(JACOBIANS) - len(candidates))
+    return Row(row.problem, row.timings + left)
+
+
 def run(options: Options) -> list[Table]:
     quick = options.quick
-    problems = [
-        lambda: brusselator(8 if quick else 32),
-        lambda: bundle(options),
-        lambda: bratu(24 if quick else 316),
-    ]
-    measured = [_measured(make(), 2 if quick else 3) for make in problems]
+    problems = [brusselator(8 if quick else 32), bundle(options), bratu(24 if quick else 316)]
+    measured = [_measured(problem, 2 if quick else 3) for problem in problems]
     times, counts = zip(*measured, strict=True)
     return [
         Table(
@@ -217,6 +256,12 @@ def run(options: Options) -> list[Table]:
             "One function for all candidates. `pullback` plans anew at every run, in a process "
             "that has planned before; `planned before` does not count it. The pattern that finite "
             "differences are given is that of the plan, and finding it is not counted.",
+        ),
+        Table(
+            "One Jacobian",
+            JACOBIANS,
+            tuple(_one_jacobian(problem, quick) for problem in problems),
+            "At the start, on arrays: SciPy's sparse matrix, dense where differences are not told.",
         ),
         Table(
             "Evaluations of the function",
