@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import grad, gradcheck, gradgradcheck
 
 import pullback as pb
+from pullback import _factors, _implicit
 from pullback.interop.scipy import residual as for_scipy
 
 N = 5
@@ -96,13 +97,13 @@ class TestDerivatives:
 
     def test_several_cotangents_factorize_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made = []
-        real = pb._implicit.Factors  # type: ignore[attr-defined]
+        real = _implicit.Factors
 
         def counted(*args: Any) -> Any:
             made.append(1)
             return real(*args)
 
-        monkeypatch.setattr(pb._implicit, "Factors", counted)  # type: ignore[attr-defined]
+        monkeypatch.setattr(_implicit, "Factors", counted)
         x = solved(GAIN, SHIFT)
         rows = [grad(x, SHIFT, v, retain_graph=True)[0] for v in torch.eye(N).double()]
         assert made == [1]
@@ -183,6 +184,71 @@ class TestDerivatives:
         # J is symmetric: the gradient of the sum solves J w = 1.
         ones = jac(x, f.detach()) @ gradient.reshape(-1).numpy()
         np.testing.assert_allclose(ones, 1, atol=1e-10)
+
+
+class TestAsAPartOfOtherFunctions:
+    """What comes before and after the root, and all rows at once."""
+
+    @staticmethod
+    def response(a: Tensor) -> Tensor:
+        """x + x**3 = a * (its neighbour), doubled: the root comes by numpy."""
+
+        def equation(x: Tensor, c: Tensor) -> Tensor:
+            return x + x**3 - c
+
+        c = a * a.roll(1)
+        x = np.zeros(len(a))
+        for _ in range(60):
+            x = x - (x + x**3 - c.detach().numpy()) / (1 + 3 * x**2)
+        return 2 * pb.implicit_vjp(equation, torch.from_numpy(x), c)
+
+    @staticmethod
+    def truth(a: Tensor) -> Tensor:
+        x = TestAsAPartOfOtherFunctions.response(a) / 2
+        by_c = 2 / (1 + 3 * x**2)
+        n = len(a)
+        rows = torch.zeros(n, n, dtype=a.dtype)
+        for k in range(n):
+            rows[k, k] += by_c[k] * a[k - 1]
+            rows[k, k - 1] += by_c[k] * a[k]
+        return rows
+
+    @pytest.mark.parametrize("layout", [torch.strided, "scipy"])
+    def test_a_jacobian_of_it(self, layout: Any) -> None:
+        jac = pb.jacobian(self.response, layout=layout)
+        for seed in range(5):
+            a = drawn(4, seed=seed).detach()
+            found = jac(a)
+            matrix = found if layout is torch.strided else torch.from_numpy(found.toarray())
+            torch.testing.assert_close(matrix, self.truth(a))
+
+    def test_all_rows_are_one_solve(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        a = drawn(4, seed=30).detach()
+        _, pull = pb.vjp(self.response, a)
+        solves = []
+        real = _factors.Factors.solve
+
+        def counted(*args: Any) -> Any:
+            solves.append(1)
+            return real(*args)
+
+        monkeypatch.setattr(_factors.Factors, "solve", counted)
+        rows = pull.batched(torch.eye(4, dtype=torch.float64))[0]
+        assert pull.engine == "vmap"
+        assert solves == [1]
+        torch.testing.assert_close(rows, self.truth(a))
+
+    def test_products_along_tangents(self) -> None:
+        a, t = drawn(4, seed=31).detach(), drawn(4, seed=32).detach()
+        torch.testing.assert_close(pb.jvp(self.response, (a,), (t,))[1], self.truth(a) @ t)
+
+    def test_single_precision_beside_double(self) -> None:
+        a = drawn(3, seed=33)
+        x = pb.implicit_vjp(lambda x, a: x**2 - a, a.detach().sqrt().float(), a)
+        assert x.dtype == torch.float32
+        (gradient,) = grad(x.sum(), a)
+        assert gradient.dtype == torch.float64
+        torch.testing.assert_close(gradient, 0.5 / a.detach().sqrt(), rtol=1e-6, atol=0)
 
 
 class TestWhatNeedsGradients:

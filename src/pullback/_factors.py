@@ -50,9 +50,13 @@ class Factors:
             raise _checks.singular(caller, detail)
 
     def solve(self, b: Vector, transposed: bool = False) -> Vector:
+        """The solution for ``b`` of shape (n,), or for every column of shape (n, k)."""
+        rows, columns = self._rows, self._columns
+        if b.ndim == 2:
+            rows, columns = rows[:, None], columns[:, None]
         if transposed:
-            return self._rows * self._solve(self._columns * b, True)
-        return self._columns * self._solve(self._rows * b, False)
+            return rows * self._solve(columns * b, True)
+        return columns * self._solve(rows * b, False)
 
 
 _Solve = Callable[[Vector, bool], Vector]

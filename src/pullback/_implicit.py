@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _checks
+from . import _checks, _torch
 from ._factors import Factors
 from ._jacobian import jacobian
 from ._products import vjp
@@ -39,7 +39,7 @@ class _Equation:
         self._at = [k for k, t in tensors if t.requires_grad]
         self.wanted: list[Tensor] = [leaves[k] for k in self._at]
         self._leaves = [t.detach() if isinstance(t, Tensor) else t for t in leaves]
-        self._versions = [t._version for _, t in tensors]
+        self._versions = [_torch.version_of(t) for _, t in tensors]
         self._tensors = [t for _, t in tensors]
         self._factors: Factors | None = None
 
@@ -63,7 +63,7 @@ class _Equation:
     @property
     def factors(self) -> Factors:
         if self._factors is None:
-            if [t._version for t in self._tensors] != self._versions:
+            if [_torch.version_of(t) for t in self._tensors] != self._versions:
                 raise _checks.parameters_changed(_CALLER)
             if self._jac is None:
                 self._jac = jacobian(self._residual, layout="scipy")
@@ -123,12 +123,24 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, equation: _Equation, transposed: bool, b: Tensor, root: Tensor, *wanted: Tensor
+        equation: _Equation, transposed: bool, b: Tensor, root: Tensor, *wanted: Tensor
     ) -> Tensor:
-        found = equation.solve(b, transposed)
-        ctx.equation, ctx.transposed = equation, transposed
-        ctx.save_for_backward(found, root, *wanted)
-        return found
+        return equation.solve(b, transposed)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.equation, ctx.transposed, _, *point = inputs
+        ctx.save_for_backward(output, *point)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], equation: _Equation, transposed: bool, b: Tensor,
+        *point: Tensor,
+    ) -> tuple[Tensor, int]:  # fmt: skip
+        """Many right-hand sides at one point: one call of the solver."""
+        if any(dim is not None for dim in in_dims[3:]):
+            raise _checks.one_point_at_a_time(_CALLER)
+        return equation.solve(b.movedim(in_dims[2], -1), transposed), -1
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:

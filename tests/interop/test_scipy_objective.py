@@ -164,3 +164,15 @@ def test_a_state_of_any_shape() -> None:
     np.testing.assert_array_equal(o.jac(x), 8 * x)
     np.testing.assert_array_equal(o.hess(x).toarray(), 8 * np.eye(4))
     np.testing.assert_array_equal(x, np.arange(4.0))
+
+
+def test_modes_of_the_caller_change_nothing() -> None:
+    x, weight = np.arange(3.0), torch.ones(3, requires_grad=True)
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        with mode():
+            o = objective(lambda x: (weight * x**3).sum(), x)
+            assert o.fun(x) == 9.0
+            np.testing.assert_array_equal(o.jac(x), 3 * x**2)
+            np.testing.assert_array_equal(o.hessp(x, x), 6 * x**2)
+            np.testing.assert_array_equal(o.hess(x).diagonal(), 6 * x)
+    assert weight.grad is None

@@ -338,6 +338,22 @@ class TestBorder:
         with pytest.raises(pb.TreeError, match="returned a tuple; a solver needs one tensor"):
             residual(lambda x: (x, x), np.zeros(2))
 
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.complex128])
+    def test_a_function_that_returns_no_real_numbers(self, dtype: torch.dtype) -> None:
+        text = f"`func` returned dtype {str(dtype).removeprefix('torch.')}"
+        with pytest.raises(pb.ArgumentError, match=text):
+            residual(lambda x: x.to(dtype), np.zeros(2))
+
+    @pytest.mark.parametrize("together", [False, True])
+    def test_modes_of_the_caller_change_nothing(self, together: bool) -> None:
+        x, weight = np.arange(3.0), torch.ones(3, requires_grad=True)
+        for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+            with mode():
+                r = residual(lambda x: weight * x**2, x, together=together)
+                np.testing.assert_array_equal(r.fun(x), x**2)
+                np.testing.assert_array_equal(r.jac(x).diagonal(), 2 * x)
+                np.testing.assert_array_equal(r.hess(x, x).diagonal(), 2 * x)
+
     def test_flags_are_flags(self) -> None:
         for name in ("dense", "together", "compile"):
             with pytest.raises(pb.ArgumentError, match=f"`{name}` is 1"):

@@ -99,6 +99,7 @@ from .solvers import as_many_equations as as_many_equations
 from .solvers import hidden_parameters as hidden_parameters
 from .solvers import not_a_root as not_a_root
 from .solvers import nothing_needs_the_root as nothing_needs_the_root
+from .solvers import one_point_at_a_time as one_point_at_a_time
 from .solvers import parameters_changed as parameters_changed
 from .solvers import rate_of_state as rate_of_state
 from .solvers import real_solution as real_solution

@@ -48,6 +48,11 @@ def solver_value(caller: str, returned: object) -> Tensor:
             f"{caller}: `func` returned a {type(returned).__name__}; a solver needs one tensor. "
             f"Join several with torch.cat([a.reshape(-1), b.reshape(-1)])."
         )
+    if not returned.is_floating_point():
+        raise ArgumentError(
+            f"{caller}: `func` returned dtype {dtype_text(returned.dtype)}; a solver needs real "
+            f"floating point numbers. Of complex ones take torch.view_as_real."
+        )
     return returned
 
 
@@ -134,6 +139,13 @@ def parameters_changed(caller: str) -> GraphError:
     return GraphError(
         f"{caller}: a tensor of `params` was changed in place after the call, so the root is no "
         f"longer that of the equation. Change it out of place, or solve and call again."
+    )
+
+
+def one_point_at_a_time(caller: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{caller}: many points at once are not solved at once. Loop over them, or stack their "
+        f"equations into one residual."
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,23 @@ Array = NDArray[Any]
 # Tensors that a function owns are compared with a copy of them up to this many bytes; where they
 # are more, nothing is shared between two calls.
 _COMPARED = 2**24
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def outside_inference(method: Callable[P, R]) -> Callable[P, R]:
+    """Inference mode, in which nothing has a graph, is left for the call."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not torch.is_inference_mode_enabled():
+            return method(*args, **kwargs)
+        with torch.inference_mode(False):
+            return method(*args, **kwargs)
+
+    return call
 
 
 class Border:

@@ -14,7 +14,7 @@ from ..._hessian import Hessian, hessian
 from ..._operator import JacobianOperator
 from ..._products import VJP, vjp
 from ...sparse.plan import Plan
-from ._border import Array, Border, Watch, bits_of, own_array
+from ._border import Array, Border, Watch, bits_of, outside_inference, own_array
 
 # A matrix of a larger share of nonzeros is not worth forming for products alone.
 _SPARSE = 0.25
@@ -74,6 +74,7 @@ class Objective:
         """Why a faster way to the Hessian was left, if it was."""
         return self._hessian.notes
 
+    @outside_inference
     def fun(self, x: ArrayLike) -> float:
         """The value at ``x``."""
         # A copy, because the graph holds it and solvers write into their points.
@@ -83,6 +84,7 @@ class Objective:
         self._point = bits_of(tensor)
         return float(value)
 
+    @outside_inference
     def jac(self, x: ArrayLike) -> Array:
         """The gradient at ``x``: shape (n,)."""
         tensor = self._border.tensor(self._caller, x)
@@ -91,11 +93,13 @@ class Objective:
             pull = self._forward(tensor)[1]
         return self._back(pull)
 
+    @outside_inference
     def both(self, x: ArrayLike) -> tuple[float, Array]:
         """``(fun(x), jac(x))`` from one forward and one backward pass."""
         value, pull = self._forward(self._border.tensor(self._caller, x))
         return float(value), self._back(pull)
 
+    @outside_inference
     def hess(self, x: ArrayLike) -> Any:
         """The Hessian at ``x``, of shape (n, n)."""
         tensor = self._border.tensor(self._caller, x)
@@ -103,6 +107,7 @@ class Objective:
             matrix = self._hessian(tensor, *self._args)
         return matrix.toarray() if self._dense else matrix
 
+    @outside_inference
     def hessp(self, x: ArrayLike, p: ArrayLike) -> Array:
         """The Hessian at ``x`` times ``p``; what can be kept from one p to the next is kept."""
         at, along = self._border.tensor(self._caller, x), self._border.tensor(self._caller, p)
@@ -146,6 +151,7 @@ class Objective:
         return f"objective({name}): {self._border.size} unknowns"
 
 
+@outside_inference
 def objective(
     func: Callable[..., Any],
     x0: ArrayLike | Tensor,

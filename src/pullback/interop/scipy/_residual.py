@@ -12,12 +12,12 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from ... import _checks
+from ... import _checks, _torch
 from ..._hessian import Hessian, hessian
 from ..._jacobian import Jacobian, jacobian
 from ..._operator import JacobianOperator
 from ...sparse.plan import Plan
-from ._border import Array, Border, Watch, bits_of, own_array, returning_twice
+from ._border import Array, Border, Watch, bits_of, outside_inference, own_array, returning_twice
 
 
 class _Planned:
@@ -73,7 +73,7 @@ class _Planned:
     def _run(self, *args: Tensor) -> Tensor:
         with torch.no_grad():
             found = _checks.solver_value(self._caller, self._func(*args, *self._args))
-        if args[self._at]._version:
+        if _torch.version_of(args[self._at]):
             raise _checks.written_argument(self._caller, self._border.name)
         return found
 
@@ -133,6 +133,7 @@ class Residual(_Planned):
         self._known: tuple[Array | None, Any] = None, None
         self._hessian: Hessian = hessian(func, layout="scipy")
 
+    @outside_inference
     def fun(self, x: ArrayLike) -> Array:
         """The value at ``x``: an array of shape (m,) and the dtype of the function."""
         tensor = self._border.tensor(self._caller, x)
@@ -144,6 +145,7 @@ class Residual(_Planned):
         self._keep(tensor, value.copy(), matrix)
         return value
 
+    @outside_inference
     def jac(self, x: ArrayLike) -> Any:
         """The Jacobian at ``x``, of shape (m, n)."""
         tensor = self._border.tensor(self._caller, x)
@@ -156,10 +158,12 @@ class Residual(_Planned):
         self._keep(tensor, value, None)
         return matrix
 
+    @outside_inference
     def both(self, x: ArrayLike) -> tuple[Array, Any]:
         """``(fun(x), jac(x))`` from one evaluation, for ``root(r.both, x0, jac=True)``."""
         return self._both(self._border.tensor(self._caller, x))
 
+    @outside_inference
     def hess(self, x: ArrayLike, v: ArrayLike) -> Any:
         """The Hessian of ``v . func(x)`` in x, of shape (n, n): sparse, planned once."""
         tensor = self._border.tensor(self._caller, x)
@@ -172,6 +176,7 @@ class Residual(_Planned):
             matrix = self._hessian(tensor, *self._args, cotangents=given)
         return matrix.toarray() if self._dense else matrix
 
+    @outside_inference
     def linear_operator(self, x: ArrayLike) -> LinearOperator:
         """The Jacobian at ``x`` as products J t and J' v, without forming it."""
         tensor = self._border.tensor(self._caller, x).clone()
@@ -202,10 +207,12 @@ class Ode(_Planned):
     - ``plan`` and ``jac_sparsity``: how many products it takes, and where it may be nonzero.
     """
 
+    @outside_inference
     def fun(self, t: float, y: ArrayLike) -> Array:
         """The rate at ``(t, y)``: an array of shape (n,)."""
         return self._value(self._time(t), self._border.tensor(self._caller, y))
 
+    @outside_inference
     def jac(self, t: float, y: ArrayLike) -> Any:
         """The Jacobian of the rate in y, of shape (n, n)."""
         return self._matrix(self._time(t), self._border.tensor(self._caller, y))
@@ -219,6 +226,7 @@ def time_of(t: float, border: Border) -> Tensor:
     return torch.tensor(float(t), dtype=border.sample.dtype, device=border.sample.device)
 
 
+@outside_inference
 def residual(
     func: Callable[..., Any],
     x0: ArrayLike | Tensor,
@@ -272,6 +280,7 @@ def residual(
     return Residual("residual", func, border, tuple(args), plan, together, options)
 
 
+@outside_inference
 def ode(
     func: Callable[..., Any],
     y0: ArrayLike | Tensor,
