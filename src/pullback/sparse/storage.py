@@ -18,13 +18,14 @@ from .. import _checks
 from .._errors import RecordFormatError
 from .coloring import Coloring
 from .coloring.recover import sources
+from .coloring.substitution import substitution
 from .leaf import Leaf
 from .pattern import SparsityPattern
 
 if TYPE_CHECKING:
     from .plan import Plan
 
-FORMAT = 2
+FORMAT = 3
 _DAMAGE = (
     ValueError,
     KeyError,
@@ -62,6 +63,7 @@ def save(plan: Plan, path: str | Path) -> None:
         "of_one_point": plan.of_one_point,
         "lifted_products": plan.lifted_products,
         "no_forward": plan.no_forward,
+        "kind": plan.kind,
         "coloring": None if coloring is None else [
             coloring.kind, coloring.order, coloring.num_colors
         ],
@@ -136,7 +138,7 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
     outputs = tuple(_leaf(entry) for entry in head["outputs"])
     sizes = (sum(leaf.numel for leaf in outputs), sum(leaf.numel for leaf in inputs))
     _require(sizes == shape, "its inputs and outputs are not of the shape of its matrix")
-    kinds = {"rev": ("rows",), "fwd": ("columns",), "mixed": ("bidirectional",)}
+    kinds = {"rev": ("rows", "star", "acyclic"), "fwd": ("columns",), "mixed": ("bidirectional",)}
     allowed = kinds.get(head["mode"], ("rows", "columns") if head["mode"] == "dense" else ())
     fits = bool(allowed) if coloring is None else coloring.kind in allowed
     _require(fits, f"mode {head['mode']!r} does not go with its coloring")
@@ -158,17 +160,20 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
         of_one_point=bool(head["of_one_point"]),
         lifted_products=None if products is None else int(products),
         no_forward=str(head["no_forward"]),
+        kind=_kind(head["kind"]),
         torch_version=str(head["torch"]),
     )
     if coloring is not None and not plan.assembly.in_order:
-        sources(pattern, coloring)  # refuses a coloring that does not show every entry alone
+        # Either refuses a coloring from which not every entry can be had.
+        (substitution if coloring.kind == "acyclic" else sources)(pattern, coloring)
     return plan
 
 
 def _coloring(shape: tuple[int, int], head: list[Any], arrays: dict[str, Any]) -> Coloring:
     kind, order, count = str(head[0]), str(head[1]), int(head[2])
     colors = np.asarray(arrays["colors"])
-    lengths = {"rows": shape[0], "columns": shape[1], "bidirectional": sum(shape)}
+    lengths = dict.fromkeys(("rows", "star", "acyclic"), shape[0])
+    lengths |= {"columns": shape[1], "bidirectional": sum(shape)}
     _require(kind in lengths, f"no coloring is called {kind!r}")
     _require(colors.shape == (lengths[kind],), "the coloring has another length")
     _require(colors.dtype == np.int64, "the colors are no int64")
@@ -199,6 +204,11 @@ def _pattern(
     new_row[starts[(starts > 0) & (starts < indices.size)] - 1] = True
     _require(bool((rising | new_row).all()), "the columns of a row are out of order")
     return SparsityPattern(shape, indptr, indices)
+
+
+def _kind(given: Any) -> str:
+    _require(given in ("jacobian", "hessian"), f"it is a plan of no {given!r}")
+    return str(given)
 
 
 def _require(holds: bool, otherwise: str) -> None:
