@@ -95,6 +95,11 @@ class TestDerivatives:
         y = pb.implicit_vjp(lambda y, s: y**3 - s, scalar.detach() ** (1 / 3), scalar)
         torch.testing.assert_close(grad(y, scalar)[0], scalar.detach() ** (-2 / 3) / 3)
 
+    def test_a_solution_without_elements(self) -> None:
+        a = drawn(0, seed=19)
+        x = pb.implicit_vjp(lambda x, a: x - a, a.detach(), a)
+        assert grad(x.sum(), a)[0].shape == (0,)
+
     def test_several_cotangents_factorize_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made = []
         real = _implicit.Factors

@@ -17,7 +17,7 @@ from . import _checks
 Vector = NDArray[np.float64]
 # Fuller matrices than this are factorized faster as dense ones.
 _DENSE_FROM = 0.2
-# A pivot this much smaller than its column, in roundings per row, is left over from cancellation.
+# A pivot this small beside entries of 1, in roundings per row, is left over from cancellation.
 _ROUNDINGS = 8.0
 # How often scales are made better, which halves what is amiss in their logarithms.
 _SCALINGS = 10
@@ -41,11 +41,10 @@ class Factors:
         self._rows, self._columns = _scales(csr)
         csr.data *= np.repeat(self._rows, np.diff(csr.indptr)) * self._columns[csr.indices]
         if csr.nnz > _DENSE_FROM * self.size**2:
-            self._solve, pivots, columns = _dense(csr.toarray())
+            self._solve, pivots = _dense(csr.toarray())
         else:
-            self._solve, pivots, columns = _sparse(caller, csr)
-        small = np.abs(pivots) <= _ROUNDINGS * self.size * np.finfo(np.float64).eps * columns
-        if small.any():
+            self._solve, pivots = _sparse(caller, csr)
+        if (np.abs(pivots) <= _ROUNDINGS * self.size * np.finfo(np.float64).eps).any():
             detail = "what is left of a column after elimination is no more than rounding"
             raise _checks.singular(caller, detail)
 
@@ -62,8 +61,7 @@ class Factors:
 _Solve = Callable[[Vector, bool], Vector]
 
 
-def _dense(matrix: NDArray[np.float64]) -> tuple[_Solve, Vector, Vector]:
-    columns = np.abs(matrix).max(axis=0)
+def _dense(matrix: NDArray[np.float64]) -> tuple[_Solve, Vector]:
     # SciPy warns about a zero on the diagonal, which is looked for afterwards.
     lapack = scipy.linalg.get_lapack_funcs(("getrf", "getrs"), (matrix,))
     factors, swaps, _ = lapack[0](matrix, overwrite_a=True)
@@ -72,11 +70,10 @@ def _dense(matrix: NDArray[np.float64]) -> tuple[_Solve, Vector, Vector]:
         found: Vector = lapack[1](factors, swaps, b, trans=int(transposed))[0]
         return found
 
-    return solve, np.diagonal(factors), columns
+    return solve, np.diagonal(factors)
 
 
-def _sparse(caller: str, csr: Any) -> tuple[_Solve, Vector, Vector]:
-    columns = abs(csr).max(axis=0).toarray().reshape(-1)
+def _sparse(caller: str, csr: Any) -> tuple[_Solve, Vector]:
     try:
         factors = splu(csr.tocsc())
     except RuntimeError as error:
@@ -86,10 +83,7 @@ def _sparse(caller: str, csr: Any) -> tuple[_Solve, Vector, Vector]:
         found: Vector = factors.solve(b, "T" if transposed else "N")
         return found
 
-    # Column j of the matrix is column perm_c[j] of the factors.
-    in_factors = np.empty_like(columns)
-    in_factors[factors.perm_c] = columns
-    return solve, factors.U.diagonal(), in_factors
+    return solve, factors.U.diagonal()
 
 
 def _scales(csr: Any) -> tuple[Vector, Vector]:

@@ -74,6 +74,8 @@ class _Equation:
         return self._factors
 
     def solve(self, b: Tensor, transposed: bool) -> Tensor:
+        if not b.numel():
+            return torch.zeros_like(b)
         array = b.detach().cpu().to(torch.float64).numpy()
         return torch.from_numpy(self.factors.solve(array, transposed)).to(b)
 

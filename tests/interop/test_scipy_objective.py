@@ -107,6 +107,10 @@ def test_a_solver_that_moves_its_point_in_place() -> None:
     x /= 2
     np.testing.assert_array_equal(o.jac(x), 3 * x**2)
     np.testing.assert_array_equal(o.hessp(x, np.ones(2)), 6 * x)
+    there = x.copy()
+    o.fun(x)
+    x[:] = 0
+    np.testing.assert_array_equal(o.jac(there), 3 * there**2)
     x[0] = 7
     np.testing.assert_array_equal(o.hessp(x, np.ones(2)), 6 * x)
 
