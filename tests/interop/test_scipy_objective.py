@@ -140,6 +140,13 @@ def test_what_changes_between_value_and_gradient_is_seen() -> None:
         np.testing.assert_allclose(o.jac(x), scale * k * x ** (k - 1))
         np.testing.assert_allclose(o.hessp(x, x), scale * k * (k - 1) * x ** (k - 2) * x)
         np.testing.assert_allclose(o.hess(x).diagonal(), scale * k * (k - 1) * x ** (k - 2))
+    o.hessp(x, x)
+    weight.fill_(7.0)
+    assert o.fun(x) == pytest.approx(7 * 4 * (x**3).sum())  # products of before are not of now
+    np.testing.assert_allclose(o.hessp(x, x), 7 * 4 * 6 * x * x)
+    weight.fill_(2.0)
+    np.testing.assert_allclose(o.hessp(x, x), 2 * 4 * 6 * x * x)
+    np.testing.assert_allclose(o.jac(x), 2 * 4 * 3 * x**2)
 
 
 def test_a_vector_is_no_objective() -> None:

@@ -58,7 +58,8 @@ class Objective:
         self._func, self._border, self._args, self._dense = func, border, args, dense
         self._gradient = gradient_of(func, caller)
         self._hessian: Hessian = hessian(func, plan=plan, layout="scipy")
-        self._watch = Watch(func, args)
+        # One for the graph of a value, one for products: each is marked at its own time.
+        self._watch, self._products_watch = Watch(func, args), Watch(func, args)
         self._point = b""
         self._pull: VJP | None = None
         self._products: tuple[bytes, Callable[[Tensor], Array]] | None = None
@@ -112,10 +113,11 @@ class Objective:
         """The Hessian at ``x`` times ``p``; what can be kept from one p to the next is kept."""
         at, along = self._border.tensor(self._caller, x), self._border.tensor(self._caller, p)
         point = bits_of(at)
-        if self._products is None or self._products[0] != point or not self._watch.holds():
+        watch = self._products_watch
+        if self._products is None or self._products[0] != point or not watch.holds():
             products = self._products_at(at.clone())
-            self._watch.mark()
-            self._products, self._pull = (point, products), None
+            watch.mark()
+            self._products = point, products
         return self._products[1](along)
 
     def _products_at(self, x: Tensor) -> Callable[[Tensor], Array]:

@@ -50,7 +50,7 @@ class _Planned:
 
     def _look(self, before: tuple[Tensor, ...]) -> None:
         """Plan at the sample."""
-        self.value = self._run(*before, self._border.sample.clone())
+        self._at_sample = self._run(*before, self._border.sample.clone())
         with torch.no_grad():
             self._planned(*before, self._border.sample.clone(), *self._args)
 
@@ -169,9 +169,9 @@ class Residual(_Planned):
         tensor = self._border.tensor(self._caller, x)
         weights = np.ascontiguousarray(v, dtype=np.float64)
         _checks.solver_array(
-            self._caller, "v", weights, self.value.numel(), tuple(self.value.shape)
+            self._caller, "v", weights, self._at_sample.numel(), tuple(self._at_sample.shape)
         )
-        given = torch.from_numpy(weights.copy()).to(self.value).view(self.value.shape)
+        given = torch.from_numpy(weights.copy()).to(self._at_sample).view(self._at_sample.shape)
         with torch.no_grad():
             matrix = self._hessian(tensor, *self._args, cotangents=given)
         return matrix.toarray() if self._dense else matrix
@@ -332,5 +332,5 @@ def ode(
     }  # fmt: skip
     border = Border("ode", "y", y0)
     found = Ode("ode", func, border, (time_of(t0, border),), tuple(args), plan, options)
-    _checks.rate_of_state("ode", found.value, border.sample)
+    _checks.rate_of_state("ode", found._at_sample, border.sample)
     return found
