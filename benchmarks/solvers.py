@@ -22,12 +22,18 @@ from pullback.interop.scipy import ode, residual
 from .options import Options
 from .problems import in_torch
 from .problems.catalogue import FULL, QUICK, chosen, with_files
-from .timing import Cell, Row, Table, compare, timing_of
+from .timing import Cell, Ratio, Row, Table, compare, timing_of
 
 Array = NDArray[np.float64]
 OURS, PLANNED = "pullback", "planned before"
 GIVEN, PLAIN, KRYLOV = "differences, pattern given", "differences", "newton_krylov"
 COLUMNS = (OURS, PLANNED, GIVEN, PLAIN, KRYLOV)
+RATIOS = (
+    Ratio("pattern given / pullback", (GIVEN,), (OURS,)),
+    Ratio("pattern given / planned", (GIVEN,), (PLANNED,)),
+    Ratio("differences / pullback", (PLAIN,), (OURS,)),
+    Ratio("newton_krylov / pullback", (KRYLOV,), (OURS,)),
+)
 JACOBIANS = ("pullback", GIVEN, PLAIN)
 # Seconds after which a solver is stopped, and unknowns up to which differences are not told.
 _PATIENCE = 60.0
@@ -256,6 +262,7 @@ def run(options: Options) -> list[Table]:
             "One function for all candidates. `pullback` plans anew at every run, in a process "
             "that has planned before; `planned before` does not count it. The pattern that finite "
             "differences are given is that of the plan, and finding it is not counted.",
+            RATIOS,
         ),
         Table(
             "One Jacobian",

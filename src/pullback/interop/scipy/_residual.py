@@ -255,7 +255,9 @@ def residual(
         together: let ``fun`` evaluate the Jacobian as well, and keep it for a ``jac`` at the same
             point: one forward pass less for a solver that asks for both wherever it goes. What
             ``func`` reads besides its arguments is compared in between.
-        compile, chunk_size, trust_indices: as for ``pb.jacobian``.
+        compile: as for ``pb.jacobian``.
+        chunk_size: as for ``pb.jacobian``.
+        trust_indices: as for ``pb.jacobian``.
 
     Raises:
         ArgumentError: ``x0`` is no array of real numbers, or ``plan`` does not fit; later, an array
@@ -307,7 +309,9 @@ def ode(
         plan: from ``pb.plan_jacobian(func, t0, y0, *args, argnums=1)`` with t0 a tensor; None plans
             here.
         dense: give the Jacobian as an array, as the method "LSODA" needs it.
-        compile, chunk_size, trust_indices: as for ``pb.jacobian``.
+        compile: as for ``pb.jacobian``.
+        chunk_size: as for ``pb.jacobian``.
+        trust_indices: as for ``pb.jacobian``.
 
     Raises:
         ArgumentError: ``y0`` is no array of real numbers, ``plan`` does not fit, or the value has
