@@ -169,6 +169,7 @@ SPARSE: tuple[str, ...] = (
     "choice",
     "cost",
     "lift",
+    "blocks",
     "assemble",
     "parts",
     "lifted",
