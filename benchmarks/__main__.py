@@ -17,7 +17,7 @@ from rich.console import Console
 from .options import PEERS, Options
 from .report import RESULTS, environment, save, show
 
-MODULES = ("jacobians", "products", "recording", "watching", "explorer")
+MODULES = ("jacobians", "products", "recording", "watching", "explorer", "solvers")
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_hessian_operator",),
     ("_jacobian", "_graph_jacobian"),
     ("_hessian", "_gauss_newton"),
+    ("_factors",),
+    ("_implicit",),
     ("backward",),
     ("testing",),
     ("_rowsums",),

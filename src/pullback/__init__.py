@@ -15,6 +15,7 @@ from ._graph_jacobian import jacobian_of as jacobian_of
 from ._hessian import hessian as hessian
 from ._hessian import plan_hessian as plan_hessian
 from ._hessian_operator import HessianOperator as HessianOperator
+from ._implicit import implicit_vjp as implicit_vjp
 from ._jacobian import jacobian as jacobian
 from ._operator import JacobianOperator as JacobianOperator
 from ._products import VJP as VJP
