@@ -83,6 +83,7 @@ from .plans import no_forward_products as no_forward_products
 from .plans import not_a_plan as not_a_plan
 from .plans import not_a_plan_file as not_a_plan_file
 from .plans import not_holomorphic as not_holomorphic
+from .plans import not_symmetric as not_symmetric
 from .plans import out_does_not_fit as out_does_not_fit
 from .plans import pattern_shape as pattern_shape
 from .plans import pattern_without_story as pattern_without_story
@@ -92,6 +93,7 @@ from .plans import plan_is_wrong as plan_is_wrong
 from .plans import plan_is_wrong_in_column as plan_is_wrong_in_column
 from .plans import plan_leaves as plan_leaves
 from .plans import plan_misses as plan_misses
+from .plans import plan_needs_symmetry as plan_needs_symmetry
 from .plans import plan_torch as plan_torch
 from .plans import real_graph as real_graph
 from .plans import unknown_frozen as unknown_frozen

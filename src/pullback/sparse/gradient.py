@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import _checks, _torch
 from .._engines import gradients
@@ -59,7 +60,8 @@ class Gradient:
             arguments = list(given)
             for place, value in zip(places, structure.rebuild(moved), strict=True):
                 arguments[place] = value
-            with torch.enable_grad():
+            # torch differentiates the backward of one kernel of attention alone.
+            with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
                 returned = self.func(*arguments)
             if self._has_aux:
                 returned, extra = _checks.output_and_aux(self._caller, returned)
