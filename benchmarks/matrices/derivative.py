@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import pullback as pb
 
@@ -25,17 +24,9 @@ class Derivative:
     colorings: tuple[str, ...] = ()
 
 
-def _gradient(func: Func) -> Func:
-    """In a closure of its own, where the tensors that ``func`` closes over can be found."""
-
-    def gradient(x: Tensor) -> Tensor:
-        found: Tensor = torch.func.grad(func)(x)
-        return found
-
-    return gradient
-
-
 DERIVATIVES = {
     "jacobian": Derivative(pb.plan_jacobian, pb.jacobian, lambda func: func),
-    "hessian": Derivative(pb.plan_hessian, pb.hessian, _gradient, ("rows", "star", "acyclic")),
+    "hessian": Derivative(
+        pb.plan_hessian, pb.hessian, torch.func.grad, ("rows", "star", "acyclic")
+    ),
 }
