@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_operator",),
     ("sparse",),
     ("_jacobian", "_graph_jacobian"),
-    ("_hessian",),
+    ("_hessian", "_gauss_newton"),
     ("backward",),
     ("testing",),
     ("_rowsums",),
@@ -167,6 +167,7 @@ SPARSE: tuple[str, ...] = (
     "choice",
     "cost",
     "lift",
+    "blocks",
     "assemble",
     "parts",
     "lifted",
@@ -181,6 +182,8 @@ SPARSE: tuple[str, ...] = (
     "planning",
     "session",
     "verify",
+    "normal",
+    "weights",
 )
 # Shipped to be read and run: programs of the kind a user would write.
 USERS_PROGRAMS = ("demo.", "lessons.sources.", "lessons.checks.")

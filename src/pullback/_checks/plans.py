@@ -78,6 +78,14 @@ def _plan_again(caller: str) -> str:
     return f"Plan again for it: pb.plan_{kind}(func, *args)."
 
 
+def plan_kind(caller: str, planned: str, wanted: str) -> None:
+    if planned != wanted:
+        raise ArgumentError(
+            f"{caller}: the plan is one of a {planned}, and this is a {wanted}. Make one with "
+            f"pb.plan_{wanted}(func, *args), or call pb.{planned}."
+        )
+
+
 def plan_argnums(caller: str, planned: tuple[int, ...], given: tuple[int, ...]) -> None:
     if planned != given:
         raise ArgumentError(
@@ -120,6 +128,19 @@ def not_a_plan(caller: str, plan: object) -> ArgumentError:
     return ArgumentError(
         f"{caller}: `plan` is a {type(plan).__name__}, not a plan. Make one with "
         f"pb.plan_jacobian(func, *args), or read one with pb.Plan.load(path)."
+    )
+
+
+def weights_do_not_fit(
+    caller: str, given: Any, outputs: Sequence[tuple[int, ...]], rows: int
+) -> ArgumentError:
+    shape = getattr(given, "shape", None)
+    what = type(given).__name__ if shape is None else f"of shape {shape_text(tuple(shape))}"
+    wanted = " and ".join(map(shape_text, outputs))
+    return ArgumentError(
+        f"{caller}: `weights` is {what}, and the outputs of `func` have shape {wanted}: {rows} "
+        f"rows of J. Pass a weight for each element, in the structure of the outputs or as a "
+        f"vector of shape ({rows},), or a matrix of shape ({rows}, {rows})."
     )
 
 
