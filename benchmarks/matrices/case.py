@@ -89,13 +89,18 @@ def _facts(ours: Ours) -> dict[str, Any]:
         "rows": m,
         "columns": n,
         "nnz": plain.pattern.nnz,
-        "plain": f"{plain.num_products} {plain.mode}",
+        "plain": f"{plain.num_products} {_way(plain)}",
         "chosen": f"{chosen.num_products} {'lifted' if chosen.lifted else chosen.mode}",
         "reason": chosen.reason,
         "colors": {
             kind: pb.color(plain.pattern, kind).num_colors for kind in ours.derivative.colorings
         },
     }
+
+
+def _way(plain: pb.Plan) -> str:
+    kind: str = plain.coloring.kind
+    return kind if kind in ("star", "acyclic") else plain.mode
 
 
 def _opened(jax: JaxPeers, problem: Problem) -> JaxPeers | str:
