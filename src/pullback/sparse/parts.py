@@ -43,7 +43,7 @@ class Part:
         self._coloring, self._split = factor.coloring, factor.coloring.split
         self._dtype, self._device, self._reasons = dtype, device, reasons
         self._batches_well = captured.batches
-        self.reads, self._linear = _linear_part(graph, self._entries, self._exits)
+        self.reads, self._linear = linear_part(graph, self._entries, self._exits)
         self._copied = [_may_be_a_seed(n, self._entries) for n in self._exits]
         self._transposed: Callable[..., Any] | None = None
         length = self._split.rows * sum(map(reals, self._ends))
@@ -175,7 +175,7 @@ class Part:
         return found if all(same(a, b, rounding_of(b.dtype)) for a, b in pairs) else down
 
 
-def _linear_part(
+def linear_part(
     graph: PullbackGraph, entries: Sequence[fx.Node], exits: Sequence[fx.Node]
 ) -> tuple[list[fx.Node], fx.GraphModule]:
     """What it reads of the forward part, and ``(*read, *entries) -> exits``."""

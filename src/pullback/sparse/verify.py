@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks, _torch
+from .._named import wrt_of
 from .arguments import Arguments, arguments_for
 from .plan import Plan
 from .products import Function
@@ -50,6 +51,9 @@ def verify(func: Callable[..., Any], *args: Any, plan: Plan, has_aux: bool = Fal
     caller = "verify"
     if not isinstance(plan, Plan):
         raise _checks.not_a_plan(caller, plan)
+    named = wrt_of(caller, func, list(plan.wrt) or None, 0)
+    if named is not None:
+        func, args = named.called, named.arguments(args)
     arguments = arguments_for(caller, args, plan.argnums, func)
     _checks.plan_leaves(caller, "input", plan.inputs, arguments.inputs)
     generator = torch.Generator().manual_seed(0)
