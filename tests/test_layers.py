@@ -162,6 +162,7 @@ SPARSE: tuple[str, ...] = (
     "rules",
     "detect",
     "masks",
+    "trivial",
     "writes",
     "functional",
     "tryout",
