@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .functions import Bools, Func
-from .problems import squares_of
+from .masks import squares_of
 
 
 def arrow_head(width: int) -> Func:

@@ -7,7 +7,7 @@ union of the squares of variables that one nonlinear term couples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .functions import Bools, Func, arrow, band
+from .masks import diagonal, full, squares_of
 
 
 class Problem(NamedTuple):
@@ -25,22 +26,6 @@ class Problem(NamedTuple):
 
 def counted(x: Tensor, first: int = 1) -> Tensor:
     return torch.arange(first, first + x.numel(), dtype=x.dtype)
-
-
-def squares_of(n: int, terms: Iterable[Iterable[int]]) -> Bools:
-    found = np.zeros((n, n), dtype=bool)
-    for term in terms:
-        places = list(term)
-        found[np.ix_(places, places)] = True
-    return found
-
-
-def diagonal(n: int) -> Bools:
-    return np.eye(n, dtype=bool)
-
-
-def full(n: int) -> Bools:
-    return np.ones((n, n), dtype=bool)
 
 
 def tridiagonal(n: int) -> Bools:
