@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_operator",),
     ("sparse",),
     ("_jacobian", "_graph_jacobian"),
-    ("_hessian",),
+    ("_hessian", "_gauss_newton"),
     ("backward",),
     ("testing",),
     ("_rowsums",),
@@ -181,6 +181,8 @@ SPARSE: tuple[str, ...] = (
     "planning",
     "session",
     "verify",
+    "normal",
+    "weights",
 )
 # Shipped to be read and run: programs of the kind a user would write.
 USERS_PROGRAMS = ("demo.", "lessons.sources.", "lessons.checks.")

@@ -10,6 +10,7 @@ from ._errors import PullbackError as PullbackError
 from ._errors import RecordFormatError as RecordFormatError
 from ._errors import TreeError as TreeError
 from ._errors import UnsupportedError as UnsupportedError
+from ._gauss_newton import gauss_newton as gauss_newton
 from ._graph_jacobian import jacobian_of as jacobian_of
 from ._hessian import hessian as hessian
 from ._hessian import plan_hessian as plan_hessian

@@ -9,7 +9,7 @@ import torch
 
 from . import _checks, _torch
 from ._jacobian import Jacobian
-from .sparse.gradient import Gradient
+from .sparse.gradient import Gradient, second_derivatives
 from .sparse.layouts import LAYOUTS
 from .sparse.pattern import SparsityPattern
 from .sparse.plan import Plan
@@ -83,7 +83,10 @@ def plan_hessian(
     weighed = cotangents is not None
     gradient = Gradient(caller, func, argnums, has_aux=has_aux, weighed=weighed)
     args = (*sample_args, cotangents) if weighed else sample_args
-    return planned(caller, gradient, args, gradient.argnums, mode, lift, pattern, has_aux, freeze)
+    with second_derivatives(caller):
+        return planned(
+            caller, gradient, args, gradient.argnums, mode, lift, pattern, has_aux, freeze
+        )
 
 
 class Hessian:
@@ -122,14 +125,14 @@ class Hessian:
             ArgumentError: the arguments, or the content of an index that the plan relies on, are
                 not those that the plan was made for; ``func`` returns more than one number;
                 ``out`` is another kind of matrix.
+            UnsupportedError: autograd cannot differentiate the backward of a call in ``func``.
         """
-        if cotangents is None:
-            self._last = self._plain
-            return self._plain(*args, out=out)
-        if self._weighed is None:
-            self._weighed = self._of_gradient(weighed=True)
-        self._last = self._weighed
-        return self._weighed(*args, cotangents, out=out)
+        self._last = self._plain
+        if cotangents is not None:
+            self._weighed = self._weighed or self._of_gradient(weighed=True)
+            self._last, args = self._weighed, (*args, cotangents)
+        with second_derivatives("hessian"):
+            return self._last(*args, out=out)
 
     @property
     def plan(self) -> Plan | None:

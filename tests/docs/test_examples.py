@@ -46,6 +46,7 @@ def test_public_names_have_an_example_and_say_what_they_raise() -> None:
         "jacobian",
         "plan_hessian",
         "hessian",
+        "gauss_newton",
         "jacobian_of",
         "verify",
         "color",

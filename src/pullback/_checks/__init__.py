@@ -35,6 +35,8 @@ from .functions import compiled_region as compiled_region
 from .functions import differentiable_outputs as differentiable_outputs
 from .functions import differentiable_primals as differentiable_primals
 from .functions import no_jvp as no_jvp
+from .functions import no_second_derivative as no_second_derivative
+from .functions import once_differentiable as once_differentiable
 from .functions import one_number as one_number
 from .functions import output_and_aux as output_and_aux
 from .functions import primals_are_a_tuple as primals_are_a_tuple
@@ -83,6 +85,7 @@ from .plans import no_forward_products as no_forward_products
 from .plans import not_a_plan as not_a_plan
 from .plans import not_a_plan_file as not_a_plan_file
 from .plans import not_holomorphic as not_holomorphic
+from .plans import not_symmetric as not_symmetric
 from .plans import out_does_not_fit as out_does_not_fit
 from .plans import pattern_shape as pattern_shape
 from .plans import pattern_without_story as pattern_without_story
@@ -92,9 +95,11 @@ from .plans import plan_is_wrong as plan_is_wrong
 from .plans import plan_is_wrong_in_column as plan_is_wrong_in_column
 from .plans import plan_leaves as plan_leaves
 from .plans import plan_misses as plan_misses
+from .plans import plan_needs_symmetry as plan_needs_symmetry
 from .plans import plan_torch as plan_torch
 from .plans import real_graph as real_graph
 from .plans import unknown_frozen as unknown_frozen
+from .plans import weights_do_not_fit as weights_do_not_fit
 from .stepping import already_added as already_added
 from .stepping import byte_budget as byte_budget
 from .stepping import function_of_step as function_of_step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NoReturn
 
 from torch import Tensor
@@ -87,6 +88,30 @@ def one_number(caller: str, outputs: Leaves) -> None:
         f"{caller}: `func` returned {what}, and a Hessian is of one number. Return the number that "
         f"the second derivatives are of, out.sum() for one; or pass cotangents=v, of the shape of "
         f"the output, for the Hessian of v · func."
+    )
+
+
+def once_differentiable(caller: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{caller}: a custom Function of `func` is marked @once_differentiable: its backward may "
+        f"not be differentiated. Take the mark away and write the backward with torch's "
+        f"operations, on tensors of ctx.saved_tensors."
+    )
+
+
+_NO_DERIVATIVE = re.compile(r"derivative for '?(?:aten::)?(\w+)'? is not implemented")
+
+
+def no_second_derivative(caller: str, error: Exception) -> UnsupportedError | None:
+    """The refusal for what autograd said while it differentiated a backward; None where it said
+    something else."""
+    found = _NO_DERIVATIVE.search(first_line(error))
+    if found is None:
+        return None
+    call = found[1].removeprefix("_").removesuffix("_backward")
+    return UnsupportedError(
+        f"{caller}: torch has no derivative of the backward of {call} ({found[1]}), which `func` "
+        f"calls. Write {call} in `func` with operations that have one: sums, products, powers."
     )
 
 

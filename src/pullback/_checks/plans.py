@@ -42,23 +42,40 @@ def no_forward_products(caller: str, mode: str, reason: str) -> UnsupportedError
     )
 
 
+def not_symmetric(caller: str, mode: str, reason: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{caller}: mode={mode!r} reads entries from their mirrors, and the Hessian is not known "
+        f"to be symmetric: {reason}. Use mode='rev', or 'auto'."
+    )
+
+
+def plan_needs_symmetry(caller: str, reason: str) -> ArgumentError:
+    return ArgumentError(
+        f"{caller}: the plan reads entries from their mirrors, and the Hessian of `func` is not "
+        f"known to be symmetric: {reason}. {_plan_again(caller)}"
+    )
+
+
 def plan_leaves(caller: str, kind: str, planned: Sequence[Any], found: Sequence[Any]) -> None:
     """The tensors that a plan was made for, against those of a call."""
     if len(planned) != len(found):
         raise ArgumentError(
             f"{caller}: the plan was made for {len(planned)} {kind} tensors, and there are "
-            f"{len(found)}. {_PLAN_AGAIN}"
+            f"{len(found)}. {_plan_again(caller)}"
         )
     for want, have in zip(planned, found, strict=True):
         if want.shape != have.shape or want.dtype != have.dtype:
             raise ArgumentError(
                 f"{caller}: the plan was made for `{want.name}` of shape "
                 f"{shape_text(want.shape)} and dtype {dtype_text(want.dtype)}, but it has shape "
-                f"{shape_text(have.shape)} and dtype {dtype_text(have.dtype)}. {_PLAN_AGAIN}"
+                f"{shape_text(have.shape)} and dtype {dtype_text(have.dtype)}. "
+                f"{_plan_again(caller)}"
             )
 
 
-_PLAN_AGAIN = "Plan again for it: pb.plan_jacobian(func, *args)."
+def _plan_again(caller: str) -> str:
+    kind = "hessian" if "hessian" in caller.lower() else "jacobian"
+    return f"Plan again for it: pb.plan_{kind}(func, *args)."
 
 
 def plan_argnums(caller: str, planned: tuple[int, ...], given: tuple[int, ...]) -> None:
@@ -73,21 +90,21 @@ def plan_misses(caller: str, entry: tuple[int, int]) -> ArgumentError:
     i, j = entry
     return ArgumentError(
         f"{caller}: the plan does not fit `func`: output element {i} may depend on input element "
-        f"{j}, and the plan's pattern has no entry ({i}, {j}). {_PLAN_AGAIN}"
+        f"{j}, and the plan's pattern has no entry ({i}, {j}). {_plan_again(caller)}"
     )
 
 
 def fact_changed(caller: str, difference: str) -> ArgumentError:
     return ArgumentError(
-        f"{caller}: {difference}, and the plan's pattern relies on it. {_PLAN_AGAIN} Or leave plan "
-        f"out: pb.jacobian(func, layout=torch.sparse_csr) then plans by itself when this happens."
+        f"{caller}: {difference}, and the plan's pattern relies on it. {_plan_again(caller)} Or "
+        f"leave plan out: with layout=torch.sparse_csr it is then planned anew when this happens."
     )
 
 
 def fact_is_gone(caller: str, name: str) -> ArgumentError:
     return ArgumentError(
         f"{caller}: the plan's pattern relies on the content of `{name}`, which `func` no longer "
-        f"reads. {_PLAN_AGAIN}"
+        f"reads. {_plan_again(caller)}"
     )
 
 
@@ -103,6 +120,19 @@ def not_a_plan(caller: str, plan: object) -> ArgumentError:
     return ArgumentError(
         f"{caller}: `plan` is a {type(plan).__name__}, not a plan. Make one with "
         f"pb.plan_jacobian(func, *args), or read one with pb.Plan.load(path)."
+    )
+
+
+def weights_do_not_fit(
+    caller: str, given: Any, outputs: Sequence[tuple[int, ...]], rows: int
+) -> ArgumentError:
+    shape = getattr(given, "shape", None)
+    what = type(given).__name__ if shape is None else f"of shape {shape_text(tuple(shape))}"
+    wanted = " and ".join(map(shape_text, outputs))
+    return ArgumentError(
+        f"{caller}: `weights` is {what}, and the outputs of `func` have shape {wanted}: {rows} "
+        f"rows of J. Pass a weight for each element, in the structure of the outputs or as a "
+        f"vector of shape ({rows},), or a matrix of shape ({rows}, {rows})."
     )
 
 
@@ -159,7 +189,7 @@ def plan_is_wrong(
     return ArgumentError(
         f"{caller}: the plan is wrong at entry {entry}: autograd gives {truth:.6g} for the "
         f"derivative of output element {entry[0]} with respect to input element {entry[1]}, and "
-        f"{what}. {_PLAN_AGAIN}"
+        f"{what}. {_plan_again(caller)}"
     )
 
 
@@ -172,14 +202,14 @@ def not_a_plan_file(caller: str, path: str, detail: str) -> RecordFormatError:
 def plan_format(caller: str, path: str, found: object, wanted: int) -> RecordFormatError:
     return RecordFormatError(
         f"{caller}: {path} is written in format {found}, and this version reads format {wanted}. "
-        f"{_PLAN_AGAIN}"
+        f"{_plan_again(caller)}"
     )
 
 
 def plan_torch(caller: str, path: str, found: str, here: str) -> RecordFormatError:
     return RecordFormatError(
         f"{caller}: {path} was made with torch {found}, and this is torch {here}, whose backward "
-        f"passes may be others. {_PLAN_AGAIN}"
+        f"passes may be others. {_plan_again(caller)}"
     )
 
 
@@ -217,5 +247,5 @@ def indices_in_sight(
 def plan_is_wrong_in_column(caller: str, column: int) -> ArgumentError:
     return ArgumentError(
         f"{caller}: the plan is wrong in the derivatives with respect to input element {column}: "
-        f"random products differ from those of autograd. {_PLAN_AGAIN}"
+        f"random products differ from those of autograd. {_plan_again(caller)}"
     )

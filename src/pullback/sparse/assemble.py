@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .coloring import Substitution
+from .evaluate import solved
 from .lift import kernels
 from .lift.codes import encoded, encoded_together
 from .lift.factor import Terms
@@ -37,14 +39,27 @@ class Assembler:
     "gather" (each value is an entry of f), "pick" (a weighed entry of f and a constant), "sums" (a
     run of weighed entries), "pick onto template" and "sums onto template" (the same where most
     entries are constant), "blocks" (the same sums again and again, as for the samples of a batch:
-    one matrix product), or "index_add", which does as much as "sums" where no kernel is compiled
-    for the dtype or the device.
+    one matrix product), "substitution" (values are solved for, one after the other), or
+    "index_add", which does as much as "sums" where no kernel is compiled for the dtype or the
+    device.
     """
 
-    def __init__(self, terms: Terms, size: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        solving: Substitution | None = None,
+    ) -> None:
         self.nnz = terms.starts.size - 1
         self._dtype, self._device = dtype, device
         self._dims: list[tuple[int, int]] = []
+        self._traceable: Callable[[Tensor], Tensor] | None = None
+        if solving is not None:
+            self.form, self.nnz = "substitution", solving.nnz
+            self._run = _copied(lambda flat: solved(solving, [flat.view(-1, solving.size)]))
+            return
         self.form = self._form(terms, size)
         make: dict[str, Callable[[Terms], Run]] = {
             "in order": lambda terms: _copied(lambda flat: flat),
@@ -58,7 +73,6 @@ class Assembler:
             "index_add": self._by_torch,
         }
         self._run = make[self.form](terms)
-        self._traceable: Callable[[Tensor], Tensor] | None = None
         if self.form == "in order":
             self._traceable = lambda flat: flat
         elif self.form == "permuted":

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from .._adjoint import python_written
 from .._engines import gradients
 from .._errors import PullbackError
 from .._linear import flat_outputs
@@ -26,7 +27,7 @@ from .masks import in_where_form, masks_of
 from .owners import Owners, masked_reads, what_a_replay_would_miss
 from .reads import COTANGENT, VARYING, Taint
 from .state import State
-from .tape import Tape, reads_of_cotangents
+from .tape import Tape, first_cut, reads_of_cotangents
 from .trial import weights
 from .tryout import try_out
 
@@ -78,10 +79,16 @@ def capture(
                 owned,
             )
             captured.in_where_form = bool(masks)
+            captured.cuts = first_cut(recorded.tape) or _python_backward(recorded.outputs)
             try_out(caller, captured, func, arguments, recorded.tape, tensors, masks)
         finally:
             recorded.tape.restore()
     return captured
+
+
+def _python_backward(outputs: Sequence[Tensor]) -> str:
+    written = python_written(outputs)
+    return f"the backward of {written[0].name()} is written in Python" if written else ""
 
 
 def _put_in_where_form(graph: PullbackGraph, tensors: Sequence[Tensor]) -> bool:

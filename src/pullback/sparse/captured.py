@@ -34,7 +34,8 @@ class Captured:
 
     ``guards`` are the names of owned tensors and arguments whose content was baked in or relied
     on; ``out`` and ``aux`` rebuild what the function returned; ``batches`` says whether torch's
-    rules for batching the linear part give what it gives one by one.
+    rules for batching the linear part give what it gives one by one. ``cuts`` is a call by which
+    the function makes its backward another one than the derivative of its values, in words.
     """
 
     graph: PullbackGraph
@@ -50,6 +51,7 @@ class Captured:
     owned: list[str]
     batches: bool = True
     in_where_form: bool = False
+    cuts: str = ""
 
     def inputs(
         self, owned: Sequence[Tensor], primals: Sequence[Tensor], others: Sequence[Tensor]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .coloring import Coloring, color
-from .coloring.api import color_one_side
+from .coloring.api import color_one_side, color_symmetric
 from .coloring.graph import is_symmetric
 from .pattern import SparsityPattern
 
@@ -78,9 +78,43 @@ def choose(pattern: SparsityPattern, mode: str, order: str = "best", forward: st
     return _or_dense(best, pattern, forward)
 
 
+def symmetric_choices(pattern: SparsityPattern, mode: str, order: str = "best") -> list[Choice]:
+    """The ways to read a matrix that is symmetric, pattern and all: as ``mode`` asks, or those that
+    may take the fewest products."""
+    if mode in ("star", "acyclic"):
+        coloring = _colored(pattern, mode, order)
+        return [Choice("rev", coloring, f"{mode} was asked for: {_by_symmetry(coloring)}")]
+    if pattern.is_full:
+        return [choose(pattern, "auto")]
+    coloring = _colored(pattern, "rows", order)
+    count = coloring.num_colors
+    rows = _or_dense(Choice("rev", coloring, f"{_vjps(count, COVER)} the rows"), pattern, "")
+    return [rows, *(_by_mirrors(pattern, count, order) if count > 1 else ())]
+
+
+def _by_mirrors(pattern: SparsityPattern, rows: int, order: str) -> list[Choice]:
+    found = []
+    others = f"; {_vjps(rows)} would cover the rows"
+    for kind in ("star", "acyclic"):
+        coloring = _colored(pattern, kind, order)
+        found.append(Choice("rev", coloring, _by_symmetry(coloring) + others))
+        if coloring.num_colors <= 2:  # trees take two colors, too
+            break
+    return found
+
+
+def _by_symmetry(coloring: Coloring) -> str:
+    shown = "show every entry or its mirror" if coloring.kind == "star" else "solve for all entries"
+    if coloring.num_colors == 1:
+        shown = shown.replace("show", "shows").replace("solve", "solves")
+    return f"{_vjps(coloring.num_colors)} {shown} ({coloring.kind} coloring)"
+
+
 def _colored(pattern: SparsityPattern, kind: str, order: str) -> Coloring:
     each, least, most = _STEPS
-    return color_one_side(pattern, kind, order, min(max(each * pattern.nnz, least), most))
+    budget = min(max(each * pattern.nnz, least), most)
+    make = color_symmetric if kind in ("star", "acyclic") else color_one_side
+    return make(pattern, kind, order, budget)
 
 
 def _of_one_side(rows: Coloring, columns: Coloring) -> Choice:

@@ -25,6 +25,7 @@ _ENTRY = 0.6
 _GATHERED = 1.2
 _MULTIPLIED = 4.0
 _PAIR = 2.5
+_SOLVED = 6.0
 _VIEWS = frozenset(
     "view _unsafe_view reshape expand slice select squeeze unsqueeze t transpose permute getitem "
     "diagonal unbind split split_with_sizes as_strided view_as_real view_as_complex alias".split()
@@ -73,6 +74,11 @@ def seeding(products: int, length: int) -> float:
 def gathering(entries: int) -> float:
     """Of reading each entry at its place in the products."""
     return _GATHERED * entries
+
+
+def solving(entries: int) -> float:
+    """Of substituting known entries into the sums that hold others."""
+    return _SOLVED * entries
 
 
 def adding(terms: int, entries: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import _torch
 from .coloring import Coloring
 from .coloring.recover import flattened, sources
+from .coloring.substitution import Substitution, substitution
 from .pattern import SparsityPattern, index_dtype
 from .products import Source
 
@@ -64,6 +65,14 @@ class Assembly:
             and rows.kind == "rows"
             and bool((rows.colors == torch.arange(m)).all())
         )
+
+    @cached_property
+    def solving(self) -> Substitution | None:
+        """The steps by which entries follow from sums, where the coloring shows only these."""
+        if self.coloring.kind != "acyclic":
+            return None
+        with _torch.outside_transforms():
+            return substitution(self.pattern, self.coloring)
 
     def flat_places(self) -> npt.NDArray[Any]:
         """The place of every entry in all products, flattened one after the other. Worked out at
@@ -142,6 +151,9 @@ def values_of(assembly: Assembly, source: Source, chunk_size: int, dtype: torch.
     nnz = assembly.pattern.nnz
     if assembly.num_products == 0 or nnz == 0:
         return like.new_zeros(nnz)
+    if assembly.solving is not None:
+        matrices = [seeds(assembly, chunk, like) for chunk in chunks_of(assembly, chunk_size)]
+        return solved(assembly.solving, [source.rev(m, chunk_size).to(dtype) for m in matrices])
     pieces: list[Tensor] = []
     values: Tensor | None = None
     for chunk in chunks_of(assembly, chunk_size):
@@ -159,6 +171,14 @@ def values_of(assembly: Assembly, source: Source, chunk_size: int, dtype: torch.
         return values
     flat = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     return flat if assembly.in_order else flat.index_select(0, assembly.flat(device))
+
+
+def solved(steps: Substitution, products: Sequence[Tensor]) -> Tensor:
+    """The values, without a graph, from all products in order."""
+    whole = products[0] if len(products) == 1 else torch.cat([*products])
+    plain = whole.detach().cpu()
+    wide = plain.float() if plain.dtype is torch.bfloat16 else plain
+    return torch.from_numpy(steps.solve(wide.numpy())).to(whole.dtype).to(whole.device)
 
 
 def _write(assembly: Assembly, chunk: Chunk, found: Tensor, values: Tensor) -> None:

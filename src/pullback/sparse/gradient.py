@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import _checks, _torch
-from .._engines import gradients
+from .._adjoint import nodes_behind
+from .._engines import gradients as gradients_of
 from .._linear import flat_outputs
 from .._trees import flatten
 
@@ -59,7 +62,8 @@ class Gradient:
             arguments = list(given)
             for place, value in zip(places, structure.rebuild(moved), strict=True):
                 arguments[place] = value
-            with torch.enable_grad():
+            # torch differentiates the backward of one kernel of attention alone.
+            with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
                 returned = self.func(*arguments)
             if self._has_aux:
                 returned, extra = _checks.output_and_aux(self._caller, returned)
@@ -72,7 +76,12 @@ class Gradient:
                 return _checks.cotangents_for(self._caller, named[0], args[-1])
             return tuple(torch.ones_like(out) for out in named[0].tensors)
 
-        found = structure.rebuild(_backward(outputs, leaves, cotangents))
+        gradients = _backward(outputs, leaves, cotangents)
+        # torch puts such a node where a backward must not be differentiated; no path leads on from
+        # it, so that its derivative would pass for zero.
+        if any(_torch.node_name(node) == "Error" for node in nodes_behind(gradients)):
+            raise _checks.once_differentiable(self._caller)
+        found = structure.rebuild(gradients)
         gradient = found if isinstance(self._argnums, tuple) else found[0]
         return (gradient, aux[0]) if self._has_aux else gradient
 
@@ -100,11 +109,23 @@ def _backward(
         return list(pull(cotangents()))
     outputs = func(*leaves)
     with torch.enable_grad():
-        found = gradients(outputs, leaves, cotangents(), create_graph=True)
+        found = gradients_of(outputs, leaves, cotangents(), create_graph=True)
     return [
         torch.zeros_like(leaf) if gradient is None else gradient
         for leaf, gradient in zip(leaves, found, strict=True)
     ]
+
+
+@contextmanager
+def second_derivatives(caller: str) -> Iterator[None]:
+    """Where autograd cannot differentiate a backward, say so in the words of ``caller``."""
+    try:
+        yield
+    except RuntimeError as error:
+        refusal = _checks.no_second_derivative(caller, error)
+        if refusal is None:
+            raise
+        raise refusal from error
 
 
 def result_name(func: object) -> str:

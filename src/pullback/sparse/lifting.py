@@ -152,17 +152,21 @@ def unlifted(captured: Captured, plan: Plan) -> Lift | str:
     ends = [g for g in graph.gradients if g is not None and g in graph.linear]
     if len(set(ends)) < len(graph.gradients):
         return "the gradients are not one linear tensor each"
-    found = plan.assembly.flat_places()
-    if found.size and int(found.max()) > INT32_MAX:
-        return "its products are longer than 32-bit numbers count"
-    starts = np.arange(plan.pattern.nnz + 1, dtype=np.int32)
+    starts, reads = np.zeros(1, dtype=np.int32), np.zeros(0, dtype=np.int32)
+    if plan.assembly.solving is None:
+        found = plan.assembly.flat_places()
+        if found.size and int(found.max()) > INT32_MAX:
+            return "its products are longer than 32-bit numbers count"
+        starts = np.arange(plan.pattern.nnz + 1, dtype=np.int32)
+        reads = found.astype(np.int32, copy=False)
     factor = Factor(
         tuple(numbers[i.node] for i in graph.cotangents),
         tuple(numbers[n] for n in ends),
         plan.coloring,
         plan.mode,
-        Terms(starts, found.astype(np.int32, copy=False), None, None),
+        Terms(starts, reads, None, None),
         plan.pattern,
+        plan.assembly.solving,
     )
     return Lift((factor,), (), plan.key)
 
@@ -186,4 +190,6 @@ def plain_cost(found: Study, pattern: SparsityPattern, products: Coloring | int)
     )
     if pattern.is_full:  # its products are its rows: one batch of dense calls, read as it comes
         return total * _DENSE
+    if isinstance(products, Coloring) and products.kind == "acyclic":
+        return total + cost.solving(pattern.nnz)
     return total + cost.gathering(pattern.nnz)

@@ -195,6 +195,21 @@ class SparsityPattern:
         flipped.sort_indices()
         return SparsityPattern._of_arrays((n, m), flipped.indptr, flipped.indices)
 
+    def mirrored(self) -> SparsityPattern:
+        """The places whose mirror is a place too: all that a symmetric matrix can hold.
+
+        >>> corner = SparsityPattern.from_scipy(np.array([[1, 1], [0, 1]]))
+        >>> corner.mirrored().nnz
+        2
+        """
+        if self.is_full:
+            return self
+        both = self._marks().multiply(self._marks().T).tocsr()
+        both.sort_indices()
+        found = SparsityPattern._of_stored(both)
+        found._story = self._story
+        return found
+
     def to_scipy(self) -> scipy.sparse.csr_array:
         """A boolean ``csr_array`` with True at every place. The array is the caller's to change.
 

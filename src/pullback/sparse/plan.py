@@ -104,7 +104,9 @@ class Plan:
     def bytes(self) -> Bytes:
         """What an evaluation holds: values, one chunk of products, indices."""
         width = self.dtype.itemsize
-        products = min(self.chunk_size, self.num_products)
+        products = self.num_products
+        if self.colored is None or self.colored.kind != "acyclic":
+            products = min(self.chunk_size, products)
         pattern = self.pattern
         if self.lift is not None:
             kept = 0 if pattern.is_full else pattern.indices.nbytes + pattern.indptr.nbytes

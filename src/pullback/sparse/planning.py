@@ -12,15 +12,23 @@ from .. import _checks, _torch
 from .._engines import BYTES_AT_ONCE
 from .._trees import map_leaves
 from .arguments import Arguments, arguments_for
-from .choice import choose
+from .backward_graph import content_digest
+from .choice import Choice, choose, symmetric_choices
 from .coloring.api import as_pattern
+from .coloring.graph import is_symmetric
+from .gradient import Gradient
 from .lifting import Lifting, fewest_products, lift_of, plain_cost
 from .pattern import SparsityPattern
 from .plan import Plan
-from .study import Study, study
+from .state.facts import quoted
+from .study import Study, study, tensor_named
 
 # Bytes of a chunk of dense products.
 _CACHED = 2**24
+# Entries that are solved for round more than those that are read: they must save as much.
+_SOLVED = 1.5
+# Two colors are the least of a star coloring that has anything off the diagonal to read.
+_fewest_by_symmetry = 2
 MODES = ("auto", "fwd", "rev", "mixed", "dense")
 
 
@@ -118,7 +126,7 @@ def plan_of(
     if given is not None:
         _checks.pattern_shape(caller, given.shape, shape)
     plan = Plan(
-        pattern=given if given is not None else _detected(found),
+        pattern=given if given is not None else found.pattern,
         colored=None,
         mode="rev",
         reason="",
@@ -149,6 +157,33 @@ def dense_plan(caller: str, found: Study, arguments: Arguments) -> Plan:
     return replace(plan, chunk_size=max(1, _CACHED // plan.bytes_per_product))
 
 
+def fitting(caller: str, plan: Plan, found: Study, arguments: Arguments) -> Plan:
+    """``plan``, if it fits what was found, or another one where it was made for a single point.
+
+    Raises ArgumentError where it does not fit.
+    """
+    _checks.plan_leaves(caller, "output", plan.outputs, found.outputs)
+    for name, digest in plan.facts.items():
+        known = {*arguments.other_names, *found.reading.tensors}
+        if name not in known:
+            raise _checks.fact_is_gone(caller, name)
+        tensor = tensor_named(name, arguments, found.reading)
+        if content_digest(tensor) != digest:
+            raise _checks.fact_changed(caller, f"{quoted(name)} has another content")
+    if plan.key and plan.key == found.key and not plan.user_pattern:
+        return plan
+    mirrors = plan.colored is not None and plan.colored.is_symmetric
+    if mirrors and found.captured is not None and found.asymmetry:
+        raise _checks.plan_needs_symmetry(caller, found.asymmetry)
+    if not plan.user_pattern and found.detection is not None and found.captured is not None:
+        missing = plan.pattern.missing(found.pattern)
+        if missing is not None and plan.of_one_point:
+            return plan_of(caller, found, arguments)
+        if missing is not None:
+            raise _checks.plan_misses(caller, missing)
+    return plan
+
+
 def _lifted_or_not(
     caller: str, plan: Plan, found: Study, arguments: Arguments, mode: str, *, certain: bool
 ) -> Plan:
@@ -161,7 +196,7 @@ def _lifted_or_not(
         plain = _colored(caller, plan, found, mode)
         plain.notes += (f"lift=True was asked for, and nothing is lifted: {lifting}",) * certain
         return plain
-    fewest = fewest_products(pattern)
+    fewest = _fewest_by_symmetry if isinstance(found.func, Gradient) else fewest_products(pattern)
     others = f"at least {fewest} product{'s' * (fewest != 1)}"
     plain = plan
     if not certain and lifting.cost > plain_cost(found, pattern, fewest):
@@ -186,10 +221,32 @@ def _lifted_or_not(
     )
 
 
+def _by_symmetry(caller: str, plan: Plan, found: Study, mode: str) -> Choice | None:
+    """The cheapest way that reads entries from their mirrors, or that of ``mode``; None where there
+    is to be none."""
+    wanted = mode in ("star", "acyclic")
+    if not wanted and (mode != "auto" or not isinstance(found.func, Gradient)):
+        return None
+    if reason := found.asymmetry:
+        if wanted:
+            raise _checks.not_symmetric(caller, mode, reason)
+        plan.notes += (f"no entry is read from its mirror, for H may not be symmetric: {reason}",)
+        return None
+    if not wanted and not is_symmetric(plan.pattern):
+        return None
+
+    def price(choice: Choice) -> float:
+        coloring = choice.coloring
+        solved = _SOLVED if coloring.kind == "acyclic" else 1.0
+        return solved * plain_cost(found, plan.pattern, coloring)
+
+    return min(symmetric_choices(plan.pattern, mode), key=price)
+
+
 def _colored(caller: str, plan: Plan, found: Study, mode: str) -> Plan:
     """The plan with products of the whole Jacobian."""
-    choice = choose(plan.pattern, mode)
     refusal = ""
+    choice = _by_symmetry(caller, plan, found, mode) or choose(plan.pattern, mode)
     if choice.coloring.split.columns and (refusal := found.forward_refusal):
         if mode in ("fwd", "mixed"):
             raise _checks.no_forward_products(caller, mode, refusal)
@@ -206,8 +263,3 @@ def _colored(caller: str, plan: Plan, found: Study, mode: str) -> Plan:
         bytes_per_product=each,
         no_forward=refusal,
     )
-
-
-def _detected(found: Study) -> SparsityPattern:
-    assert found.detection is not None
-    return found.detection.pattern

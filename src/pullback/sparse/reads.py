@@ -38,6 +38,16 @@ _SIZES = (
 _SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 _BACKWARDS = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _PRINTING = (Tensor.__repr__, Tensor.__format__)
+# What makes a backward another one than the derivative of the values.
+_CUTS: dict[Any, str] = {
+    Tensor.detach: "detaches a tensor",
+    Tensor.detach_: "detaches a tensor",
+    Tensor.data.__get__: "takes .data of a tensor",  # type: ignore[attr-defined]
+    _SET_DATA: "sets .data of a tensor",
+    Tensor.register_hook: "hooks a tensor",
+    Tensor.requires_grad_: "sets requires_grad of a tensor",
+    Tensor.requires_grad.__set__: "sets requires_grad of a tensor",  # type: ignore[attr-defined]
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ class Recorder(Protocol):
     """What the interceptor needs of a tape."""
 
     reads: list[Read]
+    cuts: list[Read]
     quiet: bool
 
     def taint_of(self, tensor: Tensor) -> Taint: ...
@@ -102,6 +113,7 @@ class Interceptor(TorchFunctionMode):
         if tape.quiet:
             return func(*args, **kwargs)
         self._note_silent_reads(func, args)
+        self._note_cuts(func, args)
         if func in _PRINTING:
             with tape.unwatched():
                 return func(*args, **kwargs)
@@ -128,6 +140,20 @@ class Interceptor(TorchFunctionMode):
                 with self._tape.unwatched():
                     taint = self._tape.taint_of(tensor)
                 self._tape.reads.append(Read(what, _torch.user_line(), taint))
+
+    def _note_cuts(self, func: Any, args: Any) -> None:
+        what = _CUTS.get(func)
+        if what is None and not torch.is_grad_enabled():
+            what = f"calls {getattr(func, '__name__', func)} while no graph is recorded"
+        if what is None:
+            return
+        for tensor in pytree.tree_leaves(args):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                with self._tape.unwatched():
+                    taint = self._tape.taint_of(tensor)
+                if taint.varies:
+                    self._tape.cuts.append(Read(what, _torch.user_line(), taint))
+                    return
 
     @contextmanager
     def _also_in_backwards(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[None]:

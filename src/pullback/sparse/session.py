@@ -22,11 +22,10 @@ from .lift.spec import Lift
 from .lifted import LiftedRun
 from .lifting import LIFTED_MODES, lift_of, unlifted
 from .plan import Plan
-from .planning import dense_plan, plan_of
+from .planning import dense_plan, fitting, plan_of
 from .products import Function, Replay, Source
 from .ready import Ready
 from .state import Reading, TensorGuard
-from .state.facts import quoted
 from .study import Study, pattern_here, study, tensor_named
 
 # The call at which a program is made one straight line: a few dozen milliseconds, which whoever
@@ -102,8 +101,7 @@ class Session:
         elif given is None:
             self.plan = plan_of(self._caller, found, arguments)
         else:
-            self.plan = given
-            self._fits(given, found, arguments)
+            self.plan = fitting(self._caller, given, found, arguments)
         self._reading: Reading = found.reading.without_tensors()
         self._plain, self._objects = arguments.plain, arguments.objects
         self._run: LiftedRun | None = None
@@ -116,25 +114,6 @@ class Session:
             name: TensorGuard.of(name, tensor_named(name, arguments, found.reading))
             for name in {*found.facts, *self.plan.facts, *read}
         }
-
-    def _fits(self, plan: Plan, found: Study, arguments: Arguments) -> None:
-        caller = self._caller
-        _checks.plan_leaves(caller, "output", plan.outputs, found.outputs)
-        for name, digest in plan.facts.items():
-            known = {*arguments.other_names, *found.reading.tensors}
-            if name not in known:
-                raise _checks.fact_is_gone(caller, name)
-            tensor = tensor_named(name, arguments, found.reading)
-            if content_digest(tensor) != digest:
-                raise _checks.fact_changed(caller, f"{quoted(name)} has another content")
-        if plan.user_pattern or (plan.key and plan.key == found.key):
-            return
-        if found.detection is not None and found.captured is not None:
-            missing = plan.pattern.missing(found.detection.pattern)
-            if missing is not None and plan.of_one_point:
-                self.plan = plan_of(caller, found, arguments)
-            elif missing is not None:
-                raise _checks.plan_misses(caller, missing)
 
     def evaluate(self, arguments: Arguments, chunk_size: int | None) -> Outcome:
         """The values at ``arguments``, once everything that the plan relies on was checked."""
@@ -348,13 +327,22 @@ class Session:
         plan = self.plan
         if self._study.captured is None and not plan.user_pattern:
             plan = self._plan_here(source, arguments)
-        if plan.coloring.split.columns and (refusal := source.forward_refusal):
+        refusal = source.forward_refusal if plan.coloring.split.columns else self._no_mirrors(plan)
+        if refusal:
             plan = self._along_rows(plan, refusal)
         values = self._values(plan, source, chunk_size, "function")
         self._batches = source.batches
         if not torch.is_grad_enabled() and _torch.running_transform() is None:
             values = values.detach()
         return Outcome(values, plan, source.out, source.aux)
+
+    def _no_mirrors(self, plan: Plan) -> str:
+        """Why the function itself is to be read without mirrors, if the plan reads them."""
+        if not plan.coloring.is_symmetric:
+            return ""
+        if plan.coloring.kind == "acyclic":
+            return "what is solved for has no derivative"
+        return self._study.asymmetry
 
     def _along_rows(self, plan: Plan, refusal: str) -> Plan:
         """The plan with VJPs alone, where the function itself has no JVPs."""

@@ -18,6 +18,7 @@ from .. import _checks
 from .._errors import RecordFormatError
 from .coloring import Coloring
 from .coloring.recover import sources
+from .coloring.substitution import substitution
 from .leaf import Leaf
 from .pattern import SparsityPattern
 
@@ -136,7 +137,7 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
     outputs = tuple(_leaf(entry) for entry in head["outputs"])
     sizes = (sum(leaf.numel for leaf in outputs), sum(leaf.numel for leaf in inputs))
     _require(sizes == shape, "its inputs and outputs are not of the shape of its matrix")
-    kinds = {"rev": ("rows",), "fwd": ("columns",), "mixed": ("bidirectional",)}
+    kinds = {"rev": ("rows", "star", "acyclic"), "fwd": ("columns",), "mixed": ("bidirectional",)}
     allowed = kinds.get(head["mode"], ("rows", "columns") if head["mode"] == "dense" else ())
     fits = bool(allowed) if coloring is None else coloring.kind in allowed
     _require(fits, f"mode {head['mode']!r} does not go with its coloring")
@@ -161,14 +162,16 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
         torch_version=str(head["torch"]),
     )
     if coloring is not None and not plan.assembly.in_order:
-        sources(pattern, coloring)  # refuses a coloring that does not show every entry alone
+        # Either refuses a coloring from which not every entry can be had.
+        (substitution if coloring.kind == "acyclic" else sources)(pattern, coloring)
     return plan
 
 
 def _coloring(shape: tuple[int, int], head: list[Any], arrays: dict[str, Any]) -> Coloring:
     kind, order, count = str(head[0]), str(head[1]), int(head[2])
     colors = np.asarray(arrays["colors"])
-    lengths = {"rows": shape[0], "columns": shape[1], "bidirectional": sum(shape)}
+    lengths = dict.fromkeys(("rows", "star", "acyclic"), shape[0])
+    lengths |= {"columns": shape[1], "bidirectional": sum(shape)}
     _require(kind in lengths, f"no coloring is called {kind!r}")
     _require(colors.shape == (lengths[kind],), "the coloring has another length")
     _require(colors.dtype == np.int64, "the colors are no int64")

@@ -17,15 +17,16 @@ from .arguments import Arguments
 from .backward_graph import backward_graph, content_digest, structure_key
 from .capture import capture
 from .captured import Captured, NotCaptured
+from .coloring.graph import is_symmetric
 from .detect import Detection, TooManyEntriesError, detect
 from .draws import generators_kept
-from .gradient import result_name, written
+from .gradient import Gradient, result_name, written
 from .leaf import Leaf, values_dtype
 from .pattern import SparsityPattern
 from .products import Existing, Function, Replay, Source
 from .state import Reading, State
 from .story import Story
-from .trial import perturbed
+from .trial import perturbed, shuffled
 
 
 @dataclass
@@ -49,6 +50,15 @@ class Study:
     detection: Detection | None = None
     facts: dict[str, str] = field(default_factory=dict)
     opaque: str = ""
+
+    @cached_property
+    def pattern(self) -> SparsityPattern:
+        """What was detected; of a symmetric matrix, an entry without its mirror is none."""
+        assert self.detection is not None
+        found = self.detection.pattern
+        if not isinstance(self.func, Gradient) or is_symmetric(found) or self.asymmetry:
+            return found
+        return found.mirrored()
 
     def tensors(self, arguments: Arguments, reading: Reading) -> list[Tensor]:
         """The inputs of the captured graph, cotangents left out."""
@@ -81,6 +91,26 @@ class Study:
                     refusal = _checks.first_line(error)
                 if refusal:
                     return refusal
+        return ""
+
+    @cached_property
+    def asymmetry(self) -> str:
+        """Why this Jacobian is not known to be symmetric, or nothing where it is: that of the
+        gradient of a function, whose products agree at three points with those of its transpose.
+
+        A function that cuts its gradients may pass for symmetric at these points and not be.
+        """
+        if not isinstance(self.func, Gradient):
+            return "it is no Hessian"
+        if self.captured is None:
+            return "there is no captured graph"
+        if self.captured.cuts:
+            return self.captured.cuts
+        here = self.arguments.primals
+        with _no_trace(self.state, self.func):
+            for primals in (here, [*map(perturbed, here)], [shuffled(t, flip=True) for t in here]):
+                if not _is_symmetric_at(self._trial(primals)):
+                    return "random products with it and with its transpose differ"
         return ""
 
     def _trial(self, primals: Sequence[Tensor]) -> Source:
@@ -255,6 +285,16 @@ def _frozen_names(
             raise _checks.unknown_frozen(caller, wanted, known)
         found.update(matching)
     return frozenset(found)
+
+
+def _is_symmetric_at(source: Source) -> bool:
+    """Whether u · H w is w · H u for random u and w; where H is not finite, nothing is said."""
+    u, w = (torch.cat([probe(p).detach().reshape(-1) for p in source.primals]) for _ in range(2))
+    pulled = source.rev(torch.stack([u, w])).detach()
+    left, right = torch.dot(pulled[0], w), torch.dot(pulled[1], u)
+    terms = (pulled[0] * w).abs().sum() + (pulled[1] * u).abs().sum()
+    loose = {torch.float64: 1e-9, torch.float32: 1e-4}.get(u.dtype, 0.05)
+    return not torch.isfinite(terms) or bool(abs(left - right) <= loose * terms)
 
 
 def _pairs_up(source: Source) -> str:

@@ -59,6 +59,7 @@ class Tape(TorchDispatchMode):
         self.constants: dict[str, Tensor] = {}
         self.literals: set[str] = set()
         self.reads: list[Read] = []
+        self.cuts: list[Read] = []
         self.shapes_from_data: list[Read] = []
         self.written: dict[str, Tensor] = {}
         self.problems: list[str] = []
@@ -304,6 +305,13 @@ def reads_of_cotangents(tape: Tape) -> str:
         if COTANGENT.sources <= read.taint.sources:
             at = f" at {read.where}" if read.where else ""
             return f"its backward reads the values of its cotangent ({read.what}{at})"
+    return ""
+
+
+def first_cut(tape: Tape) -> str:
+    """The first call that makes the backward another one than the derivative, or nothing."""
+    for cut in tape.cuts:
+        return f"it {cut.what} at {cut.where}" if cut.where else f"it {cut.what}"
     return ""
 
 

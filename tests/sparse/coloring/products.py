@@ -32,7 +32,7 @@ def compressed(matrix: npt.NDArray[Any], coloring: Coloring) -> Any:
         by_columns = seeds(coloring, rows, total, matrix.dtype) @ matrix.T
     if coloring.kind == "bidirectional":
         return by_rows, by_columns
-    return by_rows if coloring.kind == "rows" else by_columns
+    return by_columns if coloring.kind == "columns" else by_rows
 
 
 def entries(matrix: npt.NDArray[Any], pattern: SparsityPattern) -> npt.NDArray[Any]:

@@ -101,7 +101,7 @@ def test_both_sides_are_numbered_from_zero() -> None:
 @pytest.mark.parametrize("kind", ["columns", "rows", "star", "acyclic"])
 def test_one_sided_colorings_leave_the_other_side_neutral(kind: str) -> None:
     coloring = color(band(6, 1), kind)
-    by_rows = kind == "rows"
+    by_rows = kind != "columns"
     assert coloring.split == ((coloring.num_colors, 0) if by_rows else (0, coloring.num_colors))
     mine, others = coloring.row_colors, coloring.col_colors
     if not by_rows:

@@ -188,6 +188,37 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
 ]
 
 
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return 2 * ctx.saved_tensors[0] * grad
+
+
+NOT_TWICE: dict[str, Callable[[Tensor], Tensor]] = {
+    "backward of pdist": lambda x: torch.nn.functional.pdist(x.reshape(2, 2)).square().sum(),
+    "backward of hardsigmoid": lambda x: torch.nn.functional.hardsigmoid(x).prod(),
+    "@once_differentiable": lambda x: Once.apply(x).prod(),
+}
+
+
+@pytest.mark.parametrize("words", NOT_TWICE)
+def test_a_backward_without_a_derivative_is_named(words: str) -> None:
+    func, x = NOT_TWICE[words], point(4)
+    for call in (
+        lambda: pb.hessian(func)(x),
+        lambda: pb.hessian(func, layout=torch.sparse_csr)(x),
+        lambda: pb.plan_hessian(func, x),
+    ):
+        with pytest.raises(pb.UnsupportedError, match=words):
+            call()
+
+
 @pytest.mark.parametrize(("call", "kind", "words"), REFUSALS)
 def test_refusals(call: Callable[[], Any], kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):

@@ -78,6 +78,13 @@ def color_one_side(pattern: SparsityPattern, kind: str, order: str, budget: int)
     return _coloring(pattern, kind, partial_coloring(pattern, kind, orders, budget))
 
 
+def color_symmetric(pattern: SparsityPattern, kind: str, order: str, budget: int) -> Coloring:
+    """``color`` for stars or trees, with a search of at most ``budget`` steps."""
+    orders = checks.coloring_order("color", order, ORDERS)
+    found = symmetric_coloring(pattern, kind, orders, postprocess=True, budget=budget)
+    return _coloring(pattern, kind, found)
+
+
 def _coloring(pattern: SparsityPattern, kind: str, found: Found) -> Coloring:
     colors = torch.from_numpy(found.colors.astype(np.int64))
     return Coloring(kind, found.order, pattern.shape, colors, found.count)

@@ -209,11 +209,11 @@ def recover(
         by_rows, by_cols = compressed
     else:
         one = np.asarray(compressed)
-        by_rows, by_cols = (one, one[:0]) if coloring.kind == "rows" else (one[:0], one)
+        by_rows, by_cols = (one[:0], one) if coloring.kind == "columns" else (one, one[:0])
         length = n if coloring.kind == "rows" else m
         checks.compressed_shape("recover", "compressed", one.shape, (coloring.num_colors, length))
     if coloring.kind == "acyclic":
-        return substitution(pattern, coloring).solve(by_cols)
+        return substitution(pattern, coloring).solve(by_rows)
     return _read(sources(pattern, coloring), coloring, by_rows, by_cols)
 
 

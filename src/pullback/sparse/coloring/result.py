@@ -19,7 +19,10 @@ _PRODUCTS = {
 
 
 class Split(NamedTuple):
-    """How many of the products go by rows (``u @ J``) and how many by columns (``J @ t``)."""
+    """How many of the products go by rows (``u @ J``) and how many by columns (``J @ t``).
+
+    Those of a symmetric matrix are the same either way, and count as rows: backward passes.
+    """
 
     rows: int
     columns: int
@@ -52,25 +55,28 @@ class Coloring:
         checks.consistent_colors("Coloring", (size, *ends), length, self.num_colors)
 
     @property
+    def is_symmetric(self) -> bool:
+        """Whether it holds for symmetric matrices alone, whose entries it reads from mirrors."""
+        return self.kind in ("star", "acyclic")
+
+    @property
     def row_colors(self) -> Tensor:
         """The color of every row in products ``u @ J``, from 0; shape ``(m,)``."""
         m = self.shape[0]
-        if self.kind == "rows":
-            return self.colors
-        if self.kind == "bidirectional":
-            return self.colors[:m]
-        return torch.full((m,), -1, dtype=torch.int64)
+        if self.kind == "columns":
+            return torch.full((m,), -1, dtype=torch.int64)
+        return self.colors[:m]
 
     @property
     def col_colors(self) -> Tensor:
         """The color of every column in products ``J @ t``, from 0; shape ``(n,)``."""
         m, n = self.shape
-        if self.kind == "rows":
-            return torch.full((n,), -1, dtype=torch.int64)
+        if self.kind == "columns":
+            return self.colors
         if self.kind == "bidirectional":
             own = self.colors[m:]
             return torch.where(own < 0, own, own - self.split.rows)
-        return self.colors
+        return torch.full((n,), -1, dtype=torch.int64)
 
     @property
     def split(self) -> Split:
@@ -78,7 +84,7 @@ class Coloring:
         if self.kind == "bidirectional":
             rows = int(self.row_colors.max()) + 1 if self.shape[0] else 0
         else:
-            rows = self.num_colors if self.kind == "rows" else 0
+            rows = 0 if self.kind == "columns" else self.num_colors
         return Split(rows, self.num_colors - rows)
 
     def __repr__(self) -> str:

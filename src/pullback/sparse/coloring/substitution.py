@@ -29,7 +29,8 @@ class Substitution:
     Sums: ``group_product``, ``group_position`` say where each group's sum stands in the products.
     Step ``k``: the entries ``entry[k]`` and ``mirror[k]`` of the pattern (the same on the
     diagonal) are what is left of group ``group[k]``; subtract it from group ``mirror_group[k]``,
-    if that is not -1. Steps ``levels[l]:levels[l + 1]`` do not need each other.
+    if that is not -1. Steps ``levels[l]:levels[l + 1]`` do not need each other. The pattern has
+    ``nnz`` entries in ``size`` rows.
     """
 
     group_product: npt.NDArray[np.int32]
@@ -40,6 +41,7 @@ class Substitution:
     mirror_group: Indices
     levels: npt.NDArray[np.int64]
     nnz: int
+    size: int
 
     def solve(self, products: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """All entries in CSR order, from products of shape ``(num_colors, n)``."""
@@ -72,8 +74,9 @@ def substitution(pattern: SparsityPattern, coloring: Coloring) -> Substitution:
     order, levels = sorted_by_class(level, int(level.max(initial=-1)) + 1)
     entry, origin = entry[order], origin[order]
     mirror = mirrors[entry]
+    sizes = pattern.nnz, pattern.shape[0]
     onward = np.where(mirror == entry, -1, group[mirror]).astype(kind)
-    return Substitution(product, position, entry, mirror, origin, onward, levels, pattern.nnz)
+    return Substitution(product, position, entry, mirror, origin, onward, levels, *sizes)
 
 
 @numba.njit(cache=True, nogil=True)

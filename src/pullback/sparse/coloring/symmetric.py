@@ -19,7 +19,12 @@ from .star import star
 
 
 def symmetric_coloring(
-    pattern: SparsityPattern, kind: str, orders: Sequence[str], *, postprocess: bool
+    pattern: SparsityPattern,
+    kind: str,
+    orders: Sequence[str],
+    *,
+    postprocess: bool,
+    budget: int = BUDGET,
 ) -> Found:
     """A star or acyclic coloring of a pattern that is known to be symmetric.
 
@@ -43,7 +48,7 @@ def symmetric_coloring(
 
     lower = _least(pattern, graph, diagonal, postprocess=postprocess)
     steps = 0 if not postprocess or len(diagonal) == len(empty) else STEPS * pattern.nnz
-    rule = Rule(edge_nets(graph), attempt, finish, lower, (*TRIED, "random"), BUDGET, steps)
+    rule = Rule(edge_nets(graph), attempt, finish, lower, (*TRIED, "random"), budget, steps)
     return fewest(rule, orders)
 
 

@@ -130,9 +130,8 @@ def directly_recoverable(pattern: SparsityPattern, coloring: Coloring) -> bool:
     >>> directly_recoverable(band, color(band, "rows"))
     True
     """
-    symmetric = coloring.kind in ("star", "acyclic")
-    c = _array(coloring.col_colors)
-    r = c if symmetric else _array(coloring.row_colors)
+    r = _array(coloring.row_colors)
+    c = r if coloring.is_symmetric else _array(coloring.col_colors)
     A = _ones(pattern)
     rows, cols = A.nonzero()
     alone = _at(A @ _members(c), rows, c[cols]) == 1

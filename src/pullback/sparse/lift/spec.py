@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..coloring import Coloring
+from ..coloring import Coloring, Substitution
 from ..pattern import SparsityPattern
 from .factor import Terms
 from .pairs import Pairs
@@ -18,7 +18,8 @@ class Factor:
     """One factor: the numbers, in the order of the graph's nodes, of the tensors that enter its
     differentiated part and of those that leave it; the coloring of that part; its assembly.
 
-    ``pattern`` is that of the factor's matrix, (start elements, end elements).
+    ``pattern`` is that of the factor's matrix, (start elements, end elements). ``solving``, if
+    given, puts its values together in the place of ``terms``.
     """
 
     entries: tuple[int, ...]
@@ -27,6 +28,7 @@ class Factor:
     mode: str
     terms: Terms
     pattern: SparsityPattern
+    solving: Substitution | None = None
 
 
 @dataclass(frozen=True, eq=False)
