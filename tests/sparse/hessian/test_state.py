@@ -283,6 +283,30 @@ def test_a_hook_that_clips_is_refused_by_a_plan() -> None:
     assert_right(pb.hessian(clipped), clipped, point(5))
 
 
+class Bent(torch.autograd.Function):
+    """Whose backward is the gradient of x³ below 5, and of nothing above."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * (3 * x**2 + torch.relu(x - 5) * x.roll(1, 0))
+
+
+def test_a_matrix_that_is_symmetric_at_the_sample_only() -> None:
+    func = lambda x: Bent.apply(x).sum()  # noqa: E731
+    plan = pb.plan_hessian(func, point(6), lift=False)
+    far = point(6) * 12
+    assert not torch.allclose(dense_hessian(func, far), dense_hessian(func, far).T)
+    for hess in (pb.hessian(func, plan=plan), pb.hessian(func, layout=CSR)):
+        for x in (point(6), far, far):
+            assert_right(hess, func, x)
+
+
 # What is left behind
 
 
