@@ -167,6 +167,7 @@ SPARSE: tuple[str, ...] = (
     "choice",
     "cost",
     "lift",
+    "blocks",
     "assemble",
     "parts",
     "lifted",

@@ -12,6 +12,7 @@ from . import _checks, _torch
 from ._engines import chunks
 from ._trees import Structure, map_leaves
 from .sparse.arguments import Arguments, arguments_for
+from .sparse.gradient import kind_of
 from .sparse.holomorphic import ComplexView, as_reals, complex_matrix, complex_view
 from .sparse.layouts import LAYOUTS, blocks, matrix, refill
 from .sparse.plan import Plan
@@ -144,6 +145,7 @@ class Jacobian:
 
     def _session(self, arguments: Arguments) -> Session:
         if self._given is not None:
+            _checks.plan_kind(self._caller, self._given.kind, kind_of(self._func))
             _checks.plan_argnums(self._caller, self._given.argnums, arguments.places)
             _checks.plan_leaves(self._caller, "input", self._given.inputs, arguments.inputs)
         # The modes are facts of a capture: one for each spares a new one at every switch.

@@ -93,6 +93,7 @@ from .plans import plan_argnums as plan_argnums
 from .plans import plan_format as plan_format
 from .plans import plan_is_wrong as plan_is_wrong
 from .plans import plan_is_wrong_in_column as plan_is_wrong_in_column
+from .plans import plan_kind as plan_kind
 from .plans import plan_leaves as plan_leaves
 from .plans import plan_misses as plan_misses
 from .plans import plan_needs_symmetry as plan_needs_symmetry

@@ -78,6 +78,14 @@ def _plan_again(caller: str) -> str:
     return f"Plan again for it: pb.plan_{kind}(func, *args)."
 
 
+def plan_kind(caller: str, planned: str, wanted: str) -> None:
+    if planned != wanted:
+        raise ArgumentError(
+            f"{caller}: the plan is one of a {planned}, and this is a {wanted}. Make one with "
+            f"pb.plan_{wanted}(func, *args), or call pb.{planned}."
+        )
+
+
 def plan_argnums(caller: str, planned: tuple[int, ...], given: tuple[int, ...]) -> None:
     if planned != given:
         raise ArgumentError(

@@ -133,6 +133,11 @@ def result_name(func: object) -> str:
     return "gradient" if isinstance(func, Gradient) else "output"
 
 
+def kind_of(func: object) -> str:
+    """What the Jacobian of a function is called."""
+    return "hessian" if isinstance(func, Gradient) else "jacobian"
+
+
 def written(func: Callable[..., Any]) -> Callable[..., Any]:
     """What the user wrote: all that a gradient reads is read by the function that it is of."""
     return func.func if isinstance(func, Gradient) else func

@@ -49,7 +49,7 @@ class Part:
         length = self._split.rows * sum(map(reals, self._ends))
         length += self._split.columns * sum(map(reals, self._metas))
         self._terms: Terms | None = factor.terms
-        self._solving = factor.solving
+        self._solving, self._pattern = factor.solving, factor.pattern
         self._length, self._with_one = length, with_one
         self._seeds: dict[bool, list[Tensor]] = {}
 
@@ -57,7 +57,8 @@ class Part:
     def assembler(self) -> Assembler:
         terms, self._terms = self._terms, None  # as long as the values; most forms need less
         assert terms is not None
-        return Assembler(terms, self._length, self._dtype, self._device, self._solving)
+        rows = None if self._pattern.is_full else self._pattern.indptr
+        return Assembler(terms, self._length, self._dtype, self._device, self._solving, rows)
 
     @property
     def most_products(self) -> int:

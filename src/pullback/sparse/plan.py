@@ -33,11 +33,12 @@ class Bytes(NamedTuple):
 
 @dataclass(eq=False)
 class Plan:
-    """How to compute one sparse Jacobian at any point: made once, used many times.
+    """How to compute one sparse Jacobian or Hessian at any point: made once, used many times.
 
     A plan belongs to the shapes and dtypes of the arguments and outputs that it was made with. It
     holds no function and no tensor of one: it can be saved, and shared between processes.
 
+    - ``kind``: "jacobian", or "hessian" for the Jacobian of a gradient;
     - ``pattern``: which entries may be nonzero, a ``SparsityPattern`` of shape (m, n);
     - ``mode``: "rev" (VJPs), "fwd" (JVPs), "mixed" (some of both) or "dense" (one product for
       every row or column); ``reason`` says in a sentence why;
@@ -65,6 +66,7 @@ class Plan:
     lifted_products: int | None = None
     lift: Lift | None = field(default=None, repr=False)
     no_forward: str = ""
+    kind: str = "jacobian"
     torch_version: str = torch.__version__
 
     @property
@@ -154,9 +156,11 @@ class Plan:
         products = "product" if self.num_products == 1 else "products"
         side = {"fwd": n, "rev": m}.get(self.mode, min(m, n))
         lifted = ", lifted" if self.lifted else ""
+        of = " of a Hessian" if self.kind == "hessian" else ""
+        count = f"{draw.count(self.num_products)} {products}"
         lines = [
-            f"Plan {draw.count(m)} × {draw.count(n)}: {draw.count(self.num_products)} {products} "
-            f"instead of {draw.count(side)}, mode {self.mode}{lifted}",
+            f"Plan{of} {draw.count(m)} × {draw.count(n)}: {count} instead of "
+            f"{draw.count(side)}, mode {self.mode}{lifted}",
             f"  {self.reason}",
         ]
         lines += [f"  note: {note}" for note in self.notes]

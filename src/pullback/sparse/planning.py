@@ -16,7 +16,7 @@ from .backward_graph import content_digest
 from .choice import Choice, choose, symmetric_choices
 from .coloring.api import as_pattern
 from .coloring.graph import is_symmetric
-from .gradient import Gradient
+from .gradient import Gradient, kind_of
 from .lifting import Lifting, fewest_products, lift_of, plain_cost
 from .pattern import SparsityPattern
 from .plan import Plan
@@ -140,6 +140,7 @@ def plan_of(
         facts=found.facts if given is None else {},
         user_pattern=given is not None,
         of_one_point=found.captured is None,
+        kind=kind_of(found.func),
     )
     try:
         if lift is False:

@@ -25,7 +25,7 @@ from .pattern import SparsityPattern
 if TYPE_CHECKING:
     from .plan import Plan
 
-FORMAT = 2
+FORMAT = 3
 _DAMAGE = (
     ValueError,
     KeyError,
@@ -63,6 +63,7 @@ def save(plan: Plan, path: str | Path) -> None:
         "of_one_point": plan.of_one_point,
         "lifted_products": plan.lifted_products,
         "no_forward": plan.no_forward,
+        "kind": plan.kind,
         "coloring": None if coloring is None else [
             coloring.kind, coloring.order, coloring.num_colors
         ],
@@ -159,6 +160,7 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
         of_one_point=bool(head["of_one_point"]),
         lifted_products=None if products is None else int(products),
         no_forward=str(head["no_forward"]),
+        kind=_kind(head["kind"]),
         torch_version=str(head["torch"]),
     )
     if coloring is not None and not plan.assembly.in_order:
@@ -202,6 +204,11 @@ def _pattern(
     new_row[starts[(starts > 0) & (starts < indices.size)] - 1] = True
     _require(bool((rising | new_row).all()), "the columns of a row are out of order")
     return SparsityPattern(shape, indptr, indices)
+
+
+def _kind(given: Any) -> str:
+    _require(given in ("jacobian", "hessian"), f"it is a plan of no {given!r}")
+    return str(given)
 
 
 def _require(holds: bool, otherwise: str) -> None:

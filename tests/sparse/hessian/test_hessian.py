@@ -223,3 +223,14 @@ def test_a_backward_without_a_derivative_is_named(words: str) -> None:
 def test_refusals(call: Callable[[], Any], kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         call()
+
+
+def test_a_plan_knows_what_it_is_of() -> None:
+    x = point()
+    hess, jac = pb.plan_hessian(rosenbrock, x), pb.plan_jacobian(torch.sin, x)
+    assert (hess.kind, jac.kind) == ("hessian", "jacobian")
+    assert repr(hess).startswith("Plan of a Hessian 16 × 16: ")
+    with pytest.raises(pb.ArgumentError, match=r"jacobian: the plan is one of a hessian"):
+        pb.jacobian(torch.sin, plan=hess)(x)
+    with pytest.raises(pb.ArgumentError, match=r"hessian: the plan is one of a jacobian"):
+        pb.hessian(rosenbrock, plan=jac)(x)
