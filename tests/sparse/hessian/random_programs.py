@@ -22,7 +22,7 @@ from pullback._errors import PullbackError
 
 from ..random_programs import RandomProgram, Verdict, random_program
 from .reference import dense_hessian
-from .sweep import planned
+from .sweep import ROUNDING, planned
 
 BENDS: tuple[Callable[[Tensor], Tensor], ...] = (lambda x: x, torch.sin, lambda x: x * x / 2)
 
@@ -80,7 +80,8 @@ def _holds(program: RandomProgram, truths: dict[int, Tensor]) -> Verdict:
     verdict = Verdict("held", claimed=float(claimed.mean()), lifted=plan.lifted)
     everywhere = not any("no captured graph" in note for note in plan.notes)
     for point, truth in truths.items():
-        entries = (truth.isfinite() & (truth != 0)).numpy()
+        least = ROUNDING * (1 + float(truth.abs().max()))
+        entries = (truth.isfinite() & (truth.abs() > least)).numpy()
         missed = int((entries & ~claimed).sum())
         if missed and (everywhere or not point):
             return Verdict("missed", f"{missed} entries at point {point}, {how}")

@@ -25,6 +25,7 @@ from ..sweep import Sample, first_line, operators, points_of, samples_of, seeded
 from .reference import dense_hessian
 
 LARGEST = 40
+ROUNDING = 1e-13
 WAYS = (("auto", "auto"), (True, "auto"), (False, "star"), (False, "acyclic"))
 
 
@@ -50,7 +51,7 @@ class Outcome:
 def weighed(sample: Sample) -> Callable[..., Tensor]:
     """Σ w · outputs, with fixed weights of every output; real parts and imaginary ones, too."""
     seeded(1)
-    outputs = pytree.tree_leaves(sample.func(*(t.clone() for t in sample.inputs)))
+    outputs = pytree.tree_leaves(sample.func(*(t.clone().requires_grad_() for t in sample.inputs)))
     generator = torch.Generator().manual_seed(5)
     count = 2 * sum(t.numel() for t in outputs)
     weights = torch.randn(count + 1, dtype=torch.float64, generator=generator)
@@ -110,7 +111,9 @@ def examine(sample: Sample, outcome: Outcome, turn: int) -> None:
         truth = truth_at(func, primals)
         if truth is None:
             continue
-        entries = (truth.isfinite() & (truth != 0)).numpy()
+        finite = truth.isfinite()
+        scale = 1 + float(truth[finite].abs().amax()) if finite.any() else 1.0
+        entries = (finite & (truth.abs() > ROUNDING * scale)).numpy()
         shown |= entries
         if everywhere and (entries & ~claimed).any():
             outcome.missed.append(
@@ -118,8 +121,7 @@ def examine(sample: Sample, outcome: Outcome, turn: int) -> None:
             )
         seeded(1)
         found = hess(*primals).to_dense()
-        usable = truth.isfinite() & found.isfinite()
-        scale = 1 + float(truth[usable].abs().amax()) if usable.any() else 1.0
+        usable = finite & found.isfinite()
         if not torch.allclose(found[usable], truth[usable], rtol=1e-6, atol=1e-7 * scale):
             outcome.wrong.append(
                 f"{sample.label}: values at point {place}, {hess.engine}, "

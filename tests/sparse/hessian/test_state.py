@@ -329,6 +329,28 @@ def test_a_matrix_that_is_symmetric_at_the_sample_only(func: Callable[[Tensor], 
             assert_right(hess, func, x)
 
 
+SAMPLES: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
+    "cholesky": (
+        lambda A: torch.linalg.cholesky(A).sum(),
+        torch.tensor([[2.0, 5.0], [0.0, 2.0]], dtype=Double),  # of which one half is read
+    ),
+    "binary_cross_entropy": (
+        lambda p: nn.functional.binary_cross_entropy(p, torch.full((4,), 0.3, dtype=Double)),
+        torch.tensor([0.97, 0.98, 0.99, 0.999], dtype=Double),
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["auto", "star"])
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_sample_at_the_edge_of_the_domain(name: str, mode: str) -> None:
+    """Points near by, at which a plan tries what it believes, may lie outside."""
+    func, x = SAMPLES[name]
+    for lift in (True, False):
+        plan = pb.plan_hessian(func, x, lift=lift, mode=mode if not lift else "auto")
+        assert_right(pb.hessian(func, plan=plan), func, x)
+
+
 # What is left behind
 
 
