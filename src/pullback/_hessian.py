@@ -14,6 +14,7 @@ from .sparse.layouts import LAYOUTS
 from .sparse.pattern import SparsityPattern
 from .sparse.plan import Plan
 from .sparse.planning import planned
+from .sparse.samples import BLOCK_DIAGONAL
 
 MODES = ("auto", "fwd", "rev", "star", "acyclic", "dense")
 
@@ -187,6 +188,7 @@ def hessian(
         plan: from ``pb.plan_hessian``. It is refused where it does not fit.
         layout: ``torch.strided``, ``torch.sparse_csr``, ``torch.sparse_coo``, or "scipy" for a
             ``scipy.sparse.csr_array``; None is strided without a plan, CSR with one.
+            "block_diagonal" gives a dense block for each sample of a batch, as for ``pb.jacobian``.
         compile: let Inductor make one kernel of both passes and all products, at the first call.
         chunk_size: how many products run at once; None fits a chunk into 256 MiB.
         has_aux: ``func`` returns ``(output, aux)``, and so does the result: ``(H, aux)``. For the
@@ -222,5 +224,5 @@ def hessian(
     _checks.flag(caller, "compile", compile)
     if layout is None:
         layout = torch.strided if plan is None else torch.sparse_csr
-    _checks.jacobian_layout(caller, layout, LAYOUTS)
+    _checks.jacobian_layout(caller, layout, (*LAYOUTS, BLOCK_DIAGONAL))
     return Hessian(func, argnums, has_aux, plan, layout, chunk_size, trust_indices, compile)

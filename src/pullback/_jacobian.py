@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .sparse.holomorphic import ComplexView, as_reals, complex_matrix, complex_v
 from .sparse.layouts import LAYOUTS, blocks, matrix, refill
 from .sparse.plan import Plan
 from .sparse.products import Existing, Function
+from .sparse.samples import BLOCK_DIAGONAL, sample_blocks
 from .sparse.session import Session
 from .sparse.state.facts import torch_modes
 from .sparse.trial import rounding_of, same
@@ -137,6 +139,8 @@ class Jacobian:
         if self._holomorphic:
             view = complex_view(self._caller, plan, self._views)
             plan, values = view.plan, view.values(values)
+        if self._layout == BLOCK_DIAGONAL:
+            return sample_blocks(self._caller, plan)(values, arguments, out)
         return matrix(plan, values, self._layout, arguments, out)
 
     def _tell(self, session: Session, plan: Plan) -> None:
@@ -155,6 +159,8 @@ class Jacobian:
                 self._caller, self._func, arguments, self._has_aux, self._given, self._trust,
                 self._compile,
             )  # fmt: skip
+            if self._layout == BLOCK_DIAGONAL:
+                self._sessions[key].proof = partial(sample_blocks, self._caller)
         return self._sessions[key]
 
     def _dense_session(self, arguments: Arguments) -> Session | None:
@@ -295,6 +301,10 @@ def jacobian(
         layout: ``torch.strided``, ``torch.sparse_csr``, ``torch.sparse_coo``, or "scipy" for a
             ``scipy.sparse.csr_array``; None is strided without a plan, CSR with one. A sparse
             layout without a plan plans at the first call, once for each set of shapes.
+            "block_diagonal" is for functions of a batch that treat each sample on its own: dense
+            tensors of shape ``(B, *output.shape[1:], *input.shape[1:])``, in the structure of
+            ``torch.func.jacrev``, where B is the length of everybody's first axis. Samples that
+            depend on each other are found in the pattern, and refused.
         compile: let Inductor make one kernel of the forward pass and all products, at the first
             call of each set of shapes (seconds; kept on disk for later processes). Where it cannot
             or does not pay, products are replayed, and ``notes`` of the result says why.
@@ -309,6 +319,8 @@ def jacobian(
 
     Raises:
         ArgumentError: an option is not one of those above; later, see ``Jacobian.__call__``.
+        UnsupportedError: later, with layout "block_diagonal": samples depend on each other. The
+            message names two of them and the call that couples them.
 
     >>> import torch, pullback as pb
     >>> f = lambda x: (x[1:] - x[:-1]) ** 2
@@ -331,7 +343,7 @@ def jacobian(
     _checks.flag(caller, "compile", compile)
     if layout is None:
         layout = torch.strided if plan is None else torch.sparse_csr
-    _checks.jacobian_layout(caller, layout, LAYOUTS)
+    _checks.jacobian_layout(caller, layout, (*LAYOUTS, BLOCK_DIAGONAL))
     return Jacobian(
         func, argnums, plan, layout, chunk_size, has_aux, trust_indices, holomorphic, compile
     )

@@ -34,6 +34,8 @@ from .functions import argnums_for as argnums_for
 from .functions import compiled_region as compiled_region
 from .functions import differentiable_outputs as differentiable_outputs
 from .functions import differentiable_primals as differentiable_primals
+from .functions import gradient_of_nothing as gradient_of_nothing
+from .functions import no_hvp as no_hvp
 from .functions import no_jvp as no_jvp
 from .functions import no_second_derivative as no_second_derivative
 from .functions import once_differentiable as once_differentiable
@@ -69,6 +71,12 @@ from .pages import not_installed as not_installed
 from .pages import page_options as page_options
 from .pages import page_question as page_question
 from .pages import port_taken as port_taken
+from .parts import coupled_samples as coupled_samples
+from .parts import number_of_blocks as number_of_blocks
+from .parts import places_of_matrix as places_of_matrix
+from .parts import product_limit as product_limit
+from .parts import shared_batch as shared_batch
+from .parts import too_expensive as too_expensive
 from .patterns import drawing_axes as drawing_axes
 from .patterns import entry_colors as entry_colors
 from .patterns import matrix_for_pattern as matrix_for_pattern

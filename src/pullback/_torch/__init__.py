@@ -84,6 +84,7 @@ from .transforms import plain_sample as plain_sample
 from .transforms import running_transform as running_transform
 from .transforms import take_off as take_off
 from .transforms import top_function_mode as top_function_mode
+from .versions import versions_kept as versions_kept
 from .watched import Watched as Watched
 from .watched import computed_tensors as computed_tensors
 from .watched import frozen_objects as frozen_objects

@@ -51,7 +51,8 @@ class Session:
 
     ``given`` is the caller's plan: where it does not hold, the call is refused. A plan of the
     session's own is made anew instead; with ``dense``, one of a product for every row or column,
-    for which no pattern is sought. ``looks`` counts how often the function was captured.
+    for which no pattern is sought. ``looks`` counts how often the function was captured. ``proof``,
+    if set, refuses plans that its owner cannot use.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Session:
         self.engine = ""
         self.reasons: tuple[str, ...] = ()
         self.ready: Ready | None = None
+        self.proof: Callable[[Plan], object] | None = None
         self._prepare(arguments)
 
     def _prepare(self, arguments: Arguments) -> None:
@@ -118,6 +120,8 @@ class Session:
     def evaluate(self, arguments: Arguments, chunk_size: int | None) -> Outcome:
         """The values at ``arguments``, once everything that the plan relies on was checked."""
         reading = self._checked(arguments)
+        if self.proof is not None:
+            self.proof(self.plan)  # before anything is computed
         if self._must_run_itself(reading, arguments):
             return self._by_function(arguments, chunk_size)
         found = self._study

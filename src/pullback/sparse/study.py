@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _checks
+from .. import _checks, _torch
 from .._adjoint import probe
 from .arguments import Arguments
 from .backward_graph import backward_graph, content_digest, structure_key
@@ -175,6 +175,20 @@ def study(
     A graph whose key is ``known`` has the pattern of an earlier study: it is not sought again.
     """
     state = State.of(written(func), extra=arguments.objects)
+    with _torch.versions_kept([owned.tensor for owned in state.leaves]):
+        return _studied(caller, func, arguments, state, has_aux, frozen, detecting, known)
+
+
+def _studied(
+    caller: str,
+    func: Callable[..., Any],
+    arguments: Arguments,
+    state: State,
+    has_aux: bool,
+    frozen: Sequence[str],
+    detecting: bool,
+    known: str,
+) -> Study:
     reading = state.read()
     named = _frozen_names(caller, frozen, reading, arguments)
     reason, once = "", None

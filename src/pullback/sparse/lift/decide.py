@@ -133,7 +133,7 @@ class Way:
 
     @cached_property
     def cost(self) -> float:
-        total = self._assembling
+        total = self._assembling + cost.factors(len(self.pieces))
         for piece, core in zip(self.pieces, self.cores, strict=True):
             count, (rows, columns) = core.num_products, core.pattern.shape
             total += cost.work(self.graph, piece.varying, count)
