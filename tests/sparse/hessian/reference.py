@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import pullback as pb
+
 
 def dense_hessian(func: Callable[..., Any], *inputs: Tensor) -> Tensor:
     """The (n, n) matrix of all real ``inputs``, by a backward through the backward per row."""
@@ -27,3 +29,8 @@ def _gradients(output: Tensor, leaves: Sequence[Tensor], **options: Any) -> Sequ
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def caveats(plan: pb.Plan) -> list[str]:
+    """Its notes, but for that on the symmetry that it does not use."""
+    return [note for note in plan.notes if "may not be symmetric" not in note]
