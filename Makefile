@@ -32,6 +32,8 @@ lessons: $(READY)
 sweep: $(READY)
 	$(BIN)/python -m tests.sparse.sweep
 	$(BIN)/python -m tests.sparse.random_programs --count 2000 --seed 0
+	$(BIN)/python -m tests.sparse.hessian.sweep
+	$(BIN)/python -m tests.sparse.hessian.random_programs --count 1000 --seed 0
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -17,7 +17,15 @@ from rich.console import Console
 from .options import PEERS, Options
 from .report import RESULTS, environment, save, show
 
-MODULES = ("jacobians", "products", "recording", "watching", "explorer")
+MODULES = (
+    "jacobians",
+    "hessians",
+    "products",
+    "recording",
+    "watching",
+    "explorer",
+    "solvers",
+)
 
 
 def main() -> None:
@@ -42,7 +50,7 @@ def _parsed() -> tuple[list[str], Options]:
     add("--peers", nargs="+", default=PEERS, choices=PEERS, help="what is measured beside pullback")
     add("--memory", action="store_true", help="peaks of memory too, each in a process of its own")
     add("--bundle", type=Path, metavar="FOLDER", help="GradBench's input files, such as ba1_*.txt")
-    add("--out", type=Path, metavar="FOLDER", help="where JSON and plots of the Jacobians go")
+    add("--out", type=Path, metavar="FOLDER", help="where JSON and plots of the matrices go")
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in MODULES]
     if unknown:

@@ -10,7 +10,7 @@ PEERS = ("forward", "hand", "dense", "asdex", "sparsejac")
 
 @dataclass(frozen=True)
 class Options:
-    """All but ``quick`` and ``threads`` are for the Jacobians.
+    """All but ``quick`` and ``threads`` are for the Jacobians and Hessians.
 
     ``only``: parts of problems' names; ``peers``: what is measured beside pullback; ``memory``:
     peaks of memory too; ``bundle``: a folder with GradBench's input files; ``out``: where figures

@@ -1,4 +1,4 @@
-"""How far two programs' matrices are apart."""
+"""How far two programs' matrices are apart, and a matrix from what autograd says of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor
+
+from ..problems.in_torch import Func
 
 TOLERANCE = 1e-9
 BLOCK = 2**22
@@ -38,6 +40,16 @@ def disagreement(ours: scipy.sparse.csr_array, theirs: scipy.sparse.csr_array | 
     return (
         f"WRONG: entry {place} is {apart:.2e} from pullback's; the largest entry is {largest:.2e}"
     )
+
+
+def check_product(func: Func, x: Tensor, jacobian: scipy.sparse.csr_array) -> None:
+    """A random product v J, every entry of which counts, against that of ``torch.func.vjp``."""
+    out, pull = torch.func.vjp(func, x)
+    v = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(0))
+    (expected,) = pull(v)
+    row = scipy.sparse.csr_array(v.reshape(1, -1).numpy() @ jacobian)
+    if text := disagreement(row, expected.reshape(1, -1)):
+        raise ArithmeticError(f"v J is not that of autograd: {text}")
 
 
 def _numpy(block: Tensor) -> np.ndarray:

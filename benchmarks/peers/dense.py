@@ -1,4 +1,8 @@
-"""Dense Jacobians by ``torch.func``, as (m, n) matrices: both modes, in chunks of several sizes."""
+"""Dense matrices by torch, as (m, n): both modes of ``torch.func``, in chunks of several sizes.
+
+For Hessians these differentiate the gradient, beside ``torch.func.hessian`` and that of
+``torch.autograd.functional``.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,16 @@ Dense = Callable[[Func, Tensor], Tensor]
 AT_ONCE = 2**27
 
 
-def variants(nbytes: int) -> dict[str, Dense]:
+def variants(nbytes: int, matrix: str = "jacobian") -> dict[str, Dense]:
     """Name and function of every way to compute a dense matrix of ``nbytes``."""
+    ways = _jacobians(nbytes)
+    if matrix == "jacobian":
+        return ways
+    ways = {name: _of_gradient(way) for name, way in ways.items()}
+    return ways if nbytes > AT_ONCE else ways | {"hessian": _hessian, "functional": _functional}
+
+
+def _jacobians(nbytes: int) -> dict[str, Dense]:
     chunks: tuple[int | None, ...] = (256, 32) if nbytes > AT_ONCE else (None, 256, 32)
     ways: dict[str, Dense] = {}
     for chunk in chunks:
@@ -23,6 +35,21 @@ def variants(nbytes: int) -> dict[str, Dense]:
         if chunk != 32:
             ways[f"jacfwd{_told(chunk)}"] = _jacfwd(chunk)
     return ways
+
+
+def _of_gradient(way: Dense) -> Dense:
+    return lambda func, x: way(torch.func.grad(func), x)
+
+
+def _hessian(func: Func, x: Tensor) -> Tensor:
+    found: Tensor = torch.func.hessian(func)(x)
+    return found.reshape(x.numel(), x.numel())
+
+
+def _functional(func: Func, x: Tensor) -> Tensor:
+    found = torch.autograd.functional.hessian(func, x, vectorize=True)
+    assert isinstance(found, Tensor)
+    return found.reshape(x.numel(), x.numel())
 
 
 def _told(chunk: int | None) -> str:

@@ -46,6 +46,7 @@ class Worker:
         self.jax, self.asdex = jax, asdex
         self.func: Any = None
         self.x: Any = None
+        self.asked = "jacobian"
         self.pattern: Any = None
         self.coloring: Any = None
         self.compiled: dict[str, Any] = {}
@@ -53,10 +54,11 @@ class Worker:
     def versions(self) -> Any:
         return {name: _version(name) for name in ("jax", "asdex", "sparsejac")}
 
-    def open(self, name: str, kind: str, size: list[int], source: str) -> Any:
+    def open(self, name: str, kind: str, size: list[int], source: str, matrix: str) -> Any:
         from ..problems.in_jax import build
 
-        self.func, self.x = build(Problem(name, kind, tuple(size), source))
+        self.func, self.x = build(Problem(name, kind, tuple(size), source, matrix))
+        self.asked = matrix
         self.pattern = self.coloring = None
         self.compiled = {}
         return {}
@@ -91,7 +93,8 @@ class Worker:
     def facts(self) -> Any:
         coloring = self._kept_coloring()
         nnz, colors = len(coloring.sparsity.rows), int(coloring.num_colors)
-        return {"nnz": nnz, "products": colors, "mode": coloring.mode}
+        mode = "star" if coloring.symmetric else coloring.mode
+        return {"nnz": nnz, "products": colors, "mode": mode}
 
     def matrix(self, form: str, path: str) -> Any:
         """Write what an evaluation gives, as rows, columns and values of the 2-D matrix."""
@@ -116,14 +119,17 @@ class Worker:
         self.jax.block_until_ready(self.func(self.x))
         return {}
 
+    def _asdex(self, name: str) -> Any:
+        return getattr(self.asdex, name.format(self.asked))
+
     def _detect(self) -> Any:
         func = self.func
         # A new function each time: JAX keeps the traces of those that it has seen.
-        self.pattern = self.asdex.jacobian_sparsity(lambda x: func(x), self.x)
+        self.pattern = self._asdex("{}_sparsity")(lambda x: func(x), self.x)
         return self.pattern
 
     def _color(self) -> Any:
-        self.coloring = self.asdex.jacobian_coloring_from_sparsity(self.pattern)
+        self.coloring = self._asdex("{}_coloring_from_sparsity")(self.pattern)
         return self.coloring
 
     def _kept_pattern(self) -> Any:
@@ -142,39 +148,40 @@ class Worker:
         return self.compiled[form]
 
     def _compile(self, form: str) -> Any:
-        func, coloring, asdex = self.func, self.coloring, self.asdex
+        func, coloring = self.func, self.coloring
         if form == "sparsejac":
             shape, found = self.x.shape, self.jax.jit(self._sparsejac())
             return (lambda x: found(x.reshape(-1))) if len(shape) != 1 else found
         if form == "csr":
             return self._to_scipy()
         if form == "bcoo":
-            run = asdex.jacobian_from_coloring(lambda x: func(x), coloring, output_format="bcoo")
-            return self.jax.jit(run)
-        compressed = asdex.compressed_jacobian_from_coloring(lambda x: func(x), coloring)
-        return self.jax.jit(lambda x: asdex.decompress_data(compressed(x), coloring))
+            from_coloring = self._asdex("{}_from_coloring")
+            return self.jax.jit(from_coloring(lambda x: func(x), coloring, output_format="bcoo"))
+        compressed = self._asdex("compressed_{}_from_coloring")(lambda x: func(x), coloring)
+        return self.jax.jit(lambda x: self.asdex.decompress_data(compressed(x), coloring))
 
     def _to_scipy(self) -> Any:
         """SciPy's format is for functions of vectors; asdex compiles what is inside."""
         coloring = self.coloring
-        if self.x.ndim != 1 or self.jax.eval_shape(self.func, self.x).ndim != 1:
+        if self.x.ndim != 1 or self.jax.eval_shape(self.func, self.x).ndim > 1:
             pattern = coloring.sparsity
             flat = self.asdex.SparsityPattern.from_coo(pattern.rows, pattern.cols, pattern.shape)
-            coloring = self.asdex.jacobian_coloring_from_sparsity(flat, mode=coloring.mode)
-        run = self.asdex.jacobian_from_coloring(
-            self._flat_func(), coloring, output_format="scipy_csr"
-        )
+            coloring = self._asdex("{}_coloring_from_sparsity")(flat, mode=coloring.mode)
+        from_coloring = self._asdex("{}_from_coloring")
+        run = from_coloring(self._flat_func(), coloring, output_format="scipy_csr")
         return lambda x: run(x.reshape(-1))
 
     def _flat_func(self) -> Callable[[Any], Any]:
         func, shape = self.func, self.x.shape
+        if self.asked == "hessian":
+            return lambda x: func(x.reshape(shape))
         return lambda x: func(x.reshape(shape)).reshape(-1)
 
     def _sparsejac(self) -> Any:
         import sparsejac
         from jax.experimental.sparse import BCOO
 
-        pattern, forward = self.coloring.sparsity, self.coloring.mode == "fwd"
+        pattern, forward = self.coloring.sparsity, self.coloring.mode != "rev"
         # Two columns meet in every row that has both, two rows in every column.
         meeting = np.bincount(pattern.rows if forward else pattern.cols).astype(np.int64)
         pairs = int((meeting**2).sum())
@@ -184,7 +191,8 @@ class Worker:
         ones = np.ones(len(places), dtype=np.float64)
         sparsity = BCOO((ones, places), shape=tuple(pattern.shape))
         how = sparsejac.jacfwd if forward else sparsejac.jacrev
-        return how(self._flat_func(), sparsity)
+        func = self._flat_func()
+        return how(self.jax.grad(func) if self.asked == "hessian" else func, sparsity)
 
 
 def _version(package: str) -> str:

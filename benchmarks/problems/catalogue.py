@@ -11,13 +11,15 @@ from pathlib import Path
 class Problem:
     """One function at one size; ``kind`` and ``size`` find it in every framework.
 
-    ``source`` is a file with its numbers; they are drawn where it is empty.
+    ``source`` is a file with its numbers; they are drawn where it is empty. ``matrix`` is what is
+    asked of the function: its "jacobian" or, where it returns one number, its "hessian".
     """
 
     name: str
     kind: str
     size: tuple[int, ...]
     source: str = ""
+    matrix: str = "jacobian"
 
 
 def _brusselator(n: int) -> Problem:
@@ -77,7 +79,25 @@ def _dense(name: str, inputs: int, hidden: int, outputs: int) -> Problem:
     return Problem(f"{name} {inputs} to {outputs}", name, (inputs, hidden, outputs))
 
 
-TINY = _transpose(2, 3)
+def _energy(kind: str, *size: int, shown: str = "") -> Problem:
+    return Problem(f"{kind} {shown or f'{size[0]:,}'}", kind, size, matrix="hessian")
+
+
+def _grid(kind: str, n: int) -> Problem:
+    return _energy(kind, n, shown=f"{n}×{n}")
+
+
+def _graph(kind: str, nodes: int, elements: int) -> Problem:
+    return _energy(kind, nodes, elements * nodes)
+
+
+def _softmax_rows(rows: int) -> Problem:
+    return _energy("logsumexp_rows", rows, 8, 24, shown=f"{rows:,}×8")
+
+
+LINES = ("rosenbrock", "arrowhead", "band_quartic", "broyden_squares")
+
+TINY = {"jacobian": _transpose(2, 3), "hessian": _energy("rosenbrock", 5)}
 
 QUICK = (
     _brusselator(8),
@@ -121,6 +141,28 @@ FULL = (
     _dense("dense_mlp", 256, 256, 256),
     _dense("wide_mlp", 4096, 64, 64),
     _dense("tall_mlp", 64, 64, 4096),
+)
+
+QUICK_HESSIANS = (
+    *(_energy(kind, 1000) for kind in LINES),
+    _grid("minimal_surface", 32),
+    _graph("graph_quartic", 1000, 2),
+    _graph("spring_energy", 333, 3),
+    _softmax_rows(125),
+    _energy("attention_energy", 8, 4),
+    _energy("mlp_loss", 64, 64, 64),
+    _energy("logistic", 64, 500),
+)
+
+HESSIANS = (
+    *(_energy(kind, n) for kind in LINES for n in (1000, 10_000, 100_000)),
+    *(_grid("minimal_surface", n) for n in (32, 100, 316)),
+    *(_graph("graph_quartic", n, 2) for n in (1000, 10_000, 100_000)),
+    *(_graph("spring_energy", n, 3) for n in (333, 3333, 33_333)),
+    *map(_softmax_rows, (125, 1250, 12_500)),
+    _energy("attention_energy", 32, 8),
+    _energy("mlp_loss", 256, 256, 64),
+    _energy("logistic", 64, 2000),
 )
 
 

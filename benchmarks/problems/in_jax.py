@@ -165,6 +165,72 @@ def _turned(rotation: Any, point: Any) -> Any:
     return point * jnp.cos(angle) + jnp.cross(axis, point) * jnp.sin(angle) + axis * along
 
 
+def _squares(build: Callable[..., Func]) -> Callable[..., Func]:
+    """The sum of the squares of another problem's outputs."""
+
+    def squared(**constants: Any) -> Func:
+        func = build(**constants)
+        return lambda x: (func(x) ** 2).sum()
+
+    return squared
+
+
+def _rosenbrock() -> Func:
+    return lambda x: (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
+
+
+def _arrowhead() -> Func:
+    return lambda x: ((x[:-1] ** 2 + x[-1] ** 2) ** 2 - 4 * x[:-1]).sum()
+
+
+def _band_quartic() -> Func:
+    def energy(x: Any) -> Any:
+        window = x[:-4] + x[1:-3] + x[2:-2] + x[3:-1] + x[4:]
+        return (window**4).sum()
+
+    return energy
+
+
+def _broyden() -> Func:
+    def residual(x: Any) -> Any:
+        around = jnp.pad(x, 1)
+        return (3 - 2 * x) * x - around[:-2] - 2 * around[2:] + 1
+
+    return residual
+
+
+def _minimal_surface() -> Func:
+    """The area over every cell, by its two diagonals."""
+
+    def area(u: Any) -> Any:
+        along = u[1:, 1:] - u[:-1, :-1]
+        across = u[1:, :-1] - u[:-1, 1:]
+        return jnp.sqrt(1 + (along**2 + across**2) / 2).sum()
+
+    return area
+
+
+def _graph_quartic(first: Any, second: Any, third: Any, weight: Any) -> Func:
+    return lambda x: (weight * (x[first] * x[second] - x[third]) ** 2).sum()
+
+
+def _spring_energy(tail: Any, head: Any, rest: Any) -> Func:
+    def energy(x: Any) -> Any:
+        length = jnp.sqrt(((x[head] - x[tail]) ** 2).sum(1))
+        return ((length - rest) ** 2).sum() / 2
+
+    return energy
+
+
+def _logsumexp_rows(mix: Any) -> Func:
+    return lambda x: jax.nn.logsumexp(x @ mix, 1).sum()
+
+
+def _logistic(signed: Any) -> Func:
+    """Logistic regression: the loss, and a quadratic term that keeps the weights small."""
+    return lambda x: (x**2).sum() / 2 - jax.nn.log_sigmoid(signed @ x).sum()
+
+
 BUILDERS: dict[str, Callable[..., Func]] = {
     "brusselator2d": _brusselator,
     "burgers1d": _burgers,
@@ -182,4 +248,15 @@ BUILDERS: dict[str, Callable[..., Func]] = {
     "dense_mlp": _mlp,
     "wide_mlp": _mlp,
     "tall_mlp": _mlp,
+    "rosenbrock": _rosenbrock,
+    "arrowhead": _arrowhead,
+    "band_quartic": _band_quartic,
+    "broyden_squares": _squares(_broyden),
+    "minimal_surface": _minimal_surface,
+    "graph_quartic": _graph_quartic,
+    "spring_energy": _spring_energy,
+    "logsumexp_rows": _logsumexp_rows,
+    "attention_energy": _squares(_attention),
+    "mlp_loss": _squares(_mlp),
+    "logistic": _logistic,
 }

@@ -1,4 +1,4 @@
-"""The problems as torch functions of one tensor."""
+"""The problems as torch functions of one tensor; those with a Hessian return one number."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 from torch.nn.functional import pad as padded
 
 from .catalogue import Problem
@@ -159,6 +160,72 @@ def _turned(rotation: Tensor, point: Tensor) -> Tensor:
     return point * angle.cos() + crossed * angle.sin() + axis * along
 
 
+def _squares(build: Callable[..., Func]) -> Callable[..., Func]:
+    """The sum of the squares of another problem's outputs."""
+
+    def squared(**constants: Tensor) -> Func:
+        func = build(**constants)
+        return lambda x: func(x).square().sum()
+
+    return squared
+
+
+def _rosenbrock() -> Func:
+    return lambda x: (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
+
+
+def _arrowhead() -> Func:
+    return lambda x: ((x[:-1] ** 2 + x[-1] ** 2) ** 2 - 4 * x[:-1]).sum()
+
+
+def _band_quartic() -> Func:
+    def energy(x: Tensor) -> Tensor:
+        window = x[:-4] + x[1:-3] + x[2:-2] + x[3:-1] + x[4:]
+        return (window**4).sum()
+
+    return energy
+
+
+def _broyden() -> Func:
+    def residual(x: Tensor) -> Tensor:
+        around = padded(x, (1, 1))
+        return (3 - 2 * x) * x - around[:-2] - 2 * around[2:] + 1
+
+    return residual
+
+
+def _minimal_surface() -> Func:
+    """The area over every cell, by its two diagonals."""
+
+    def area(u: Tensor) -> Tensor:
+        along = u[1:, 1:] - u[:-1, :-1]
+        across = u[1:, :-1] - u[:-1, 1:]
+        return (1 + (along**2 + across**2) / 2).sqrt().sum()
+
+    return area
+
+
+def _graph_quartic(first: Tensor, second: Tensor, third: Tensor, weight: Tensor) -> Func:
+    return lambda x: (weight * (x[first] * x[second] - x[third]) ** 2).sum()
+
+
+def _spring_energy(tail: Tensor, head: Tensor, rest: Tensor) -> Func:
+    def energy(x: Tensor) -> Tensor:
+        length = ((x[head] - x[tail]) ** 2).sum(1).sqrt()
+        return ((length - rest) ** 2).sum() / 2
+
+    return energy
+
+
+def _logsumexp_rows(mix: Tensor) -> Func:
+    return lambda x: (x @ mix).logsumexp(1).sum()
+
+
+def _logistic(signed: Tensor) -> Func:
+    """Logistic regression: the loss, and a quadratic term that keeps the weights small."""
+    return lambda x: (x**2).sum() / 2 - logsigmoid(signed @ x).sum()
+
+
 BUILDERS: dict[str, Callable[..., Func]] = {
     "brusselator2d": _brusselator,
     "burgers1d": _burgers,
@@ -176,4 +243,15 @@ BUILDERS: dict[str, Callable[..., Func]] = {
     "dense_mlp": _mlp,
     "wide_mlp": _mlp,
     "tall_mlp": _mlp,
+    "rosenbrock": _rosenbrock,
+    "arrowhead": _arrowhead,
+    "band_quartic": _band_quartic,
+    "broyden_squares": _squares(_broyden),
+    "minimal_surface": _minimal_surface,
+    "graph_quartic": _graph_quartic,
+    "spring_energy": _spring_energy,
+    "logsumexp_rows": _logsumexp_rows,
+    "attention_energy": _squares(_attention),
+    "mlp_loss": _squares(_mlp),
+    "logistic": _logistic,
 }

@@ -144,6 +144,43 @@ def _springs3d(draw: np.random.Generator, n: int) -> Arrays:
     }
 
 
+def _graph_quartic(draw: np.random.Generator, nodes: int, elements: int) -> Arrays:
+    graph = _gather_scatter(draw, nodes, elements)
+    return {
+        "x": graph["x"],
+        "first": graph["tail"],
+        "second": graph["head"],
+        "third": draw.integers(nodes, size=elements),
+        "weight": graph["weight"],
+    }
+
+
+def _spring_energy(draw: np.random.Generator, nodes: int, springs: int) -> Arrays:
+    """Springs between any two masses: no grid behind them."""
+    graph = _gather_scatter(draw, nodes, springs)
+    return {
+        "x": draw.standard_normal((nodes, 3)),
+        "tail": graph["tail"],
+        "head": graph["head"],
+        "rest": graph["weight"],
+    }
+
+
+def _logsumexp_rows(draw: np.random.Generator, rows: int, inputs: int, classes: int) -> Arrays:
+    return {
+        "x": draw.standard_normal((rows, inputs)),
+        "mix": draw.standard_normal((inputs, classes)) / np.sqrt(inputs),
+    }
+
+
+def _logistic(draw: np.random.Generator, features: int, samples: int) -> Arrays:
+    """``signed`` holds a row per sample: its features times its label, 1 or -1."""
+    return {
+        "x": draw.standard_normal(features) / np.sqrt(features),
+        "signed": draw.standard_normal((samples, features)),
+    }
+
+
 DRAWN: dict[str, Callable[..., Arrays]] = {
     "brusselator2d": _brusselator,
     "burgers1d": _line,
@@ -161,4 +198,15 @@ DRAWN: dict[str, Callable[..., Arrays]] = {
     "dense_mlp": _mlp,
     "wide_mlp": _mlp,
     "tall_mlp": _mlp,
+    "rosenbrock": _line,
+    "arrowhead": _line,
+    "band_quartic": _line,
+    "broyden_squares": _line,
+    "minimal_surface": _square,
+    "graph_quartic": _graph_quartic,
+    "spring_energy": _spring_energy,
+    "logsumexp_rows": _logsumexp_rows,
+    "attention_energy": _attention,
+    "mlp_loss": _mlp,
+    "logistic": _logistic,
 }

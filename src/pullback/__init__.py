@@ -14,6 +14,8 @@ from ._gauss_newton import gauss_newton as gauss_newton
 from ._graph_jacobian import jacobian_of as jacobian_of
 from ._hessian import hessian as hessian
 from ._hessian import plan_hessian as plan_hessian
+from ._hessian_operator import HessianOperator as HessianOperator
+from ._implicit import implicit_vjp as implicit_vjp
 from ._jacobian import jacobian as jacobian
 from ._operator import JacobianOperator as JacobianOperator
 from ._products import VJP as VJP

@@ -28,7 +28,8 @@ def python_written(outputs: Sequence[Tensor]) -> list[Node]:
 def nodes_behind(outputs: Sequence[Tensor]) -> list[Node]:
     """Every node that a backward from ``outputs`` may run, each once."""
     found: list[Node] = []
-    stack = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    with _torch.function_modes_off():  # a capture takes a user who looks at nodes for one who hooks
+        stack = [output.grad_fn for output in outputs if output.grad_fn is not None]
     seen = set(stack)
     while stack:
         node = stack.pop()

@@ -152,7 +152,9 @@ def gauss_newton(
         plan: of the Jacobian, from ``pb.plan_jacobian``. It is refused where it does not fit.
         layout: ``torch.strided``, ``torch.sparse_csr``, ``torch.sparse_coo``, or "scipy" for a
             ``scipy.sparse.csr_array``; None is CSR.
-        compile, chunk_size, trust_indices: as for ``pb.jacobian``.
+        compile: as for ``pb.jacobian``.
+        chunk_size: as for ``pb.jacobian``.
+        trust_indices: as for ``pb.jacobian``.
         has_aux: ``func`` returns ``(output, aux)``, and so does the result: ``(matrix, aux)``. For
             the residuals beside the matrix, return them twice: ``return r, r``.
 

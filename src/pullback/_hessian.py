@@ -9,11 +9,13 @@ import torch
 
 from . import _checks, _torch
 from ._jacobian import Jacobian
+from ._named import wrt_of
 from .sparse.gradient import Gradient, second_derivatives
 from .sparse.layouts import LAYOUTS
 from .sparse.pattern import SparsityPattern
 from .sparse.plan import Plan
 from .sparse.planning import planned
+from .sparse.samples import BLOCK_DIAGONAL
 
 MODES = ("auto", "fwd", "rev", "star", "acyclic", "dense")
 
@@ -29,6 +31,7 @@ def plan_hessian(
     has_aux: bool = False,
     freeze: Sequence[str] = (),
     cotangents: Any = None,
+    wrt: Any = None,
 ) -> Plan:
     """Find out how the Hessian of ``func`` can be computed with few products.
 
@@ -59,6 +62,7 @@ def plan_hessian(
             matrix. Their content is then checked at every call.
         cotangents: of the outputs, in their structure: the Hessian is that of v · func, for a
             Lagrangian the part of its constraints. Of this sample only shapes and dtypes count.
+        wrt: for a module, whose tensors to differentiate with respect to, as for ``pb.jacobian``.
 
     Raises:
         ArgumentError: ``func`` returns more than one number, and no cotangents are given; see
@@ -81,6 +85,9 @@ def plan_hessian(
     caller = "plan_hessian"
     _checks.one_of(caller, "mode", mode, MODES)
     weighed = cotangents is not None
+    named = wrt_of(caller, func, wrt, argnums)
+    if named is not None:
+        func, sample_args = named.called, named.arguments(sample_args)
     gradient = Gradient(caller, func, argnums, has_aux=has_aux, weighed=weighed)
     args = (*sample_args, cotangents) if weighed else sample_args
     with second_derivatives(caller):
@@ -97,8 +104,11 @@ class Hessian:
     """
 
     def __init__(
-        self, func: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool, *options: Any
-    ) -> None:
+        self, func: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool, wrt: Any,
+        *options: Any,
+    ) -> None:  # fmt: skip
+        self._wrt = wrt_of("hessian", func, wrt, argnums)
+        func = func if self._wrt is None else self._wrt.called
         self._func, self._argnums, self._has_aux = func, argnums, has_aux
         self._options = options
         self._plain = self._last = self._of_gradient(weighed=False)
@@ -128,6 +138,8 @@ class Hessian:
             UnsupportedError: autograd cannot differentiate the backward of a call in ``func``.
         """
         self._last = self._plain
+        if self._wrt is not None:
+            args = self._wrt.arguments(args)
         if cotangents is not None:
             self._weighed = self._weighed or self._of_gradient(weighed=True)
             self._last, args = self._weighed, (*args, cotangents)
@@ -169,6 +181,7 @@ def hessian(
     has_aux: bool = False,
     *,
     trust_indices: bool = False,
+    wrt: Any = None,
 ) -> Hessian:
     """A function of the arguments of ``func`` that returns its Hessian.
 
@@ -187,12 +200,15 @@ def hessian(
         plan: from ``pb.plan_hessian``. It is refused where it does not fit.
         layout: ``torch.strided``, ``torch.sparse_csr``, ``torch.sparse_coo``, or "scipy" for a
             ``scipy.sparse.csr_array``; None is strided without a plan, CSR with one.
+            "block_diagonal" gives a dense block for each sample of a batch, as for ``pb.jacobian``.
         compile: let Inductor make one kernel of both passes and all products, at the first call.
         chunk_size: how many products run at once; None fits a chunk into 256 MiB.
         has_aux: ``func`` returns ``(output, aux)``, and so does the result: ``(H, aux)``. For the
             value beside the Hessian, return it twice: ``return y, y``.
         trust_indices: take an index tensor that is the same object at the same version for
             unchanged, without reading it.
+        wrt: for a module, whose tensors to differentiate with respect to, as for ``pb.jacobian``.
+            The dense form is a dict of dicts of blocks.
 
     Raises:
         ArgumentError: an option is not one of those above; later, see ``Hessian.__call__``.
@@ -222,5 +238,5 @@ def hessian(
     _checks.flag(caller, "compile", compile)
     if layout is None:
         layout = torch.strided if plan is None else torch.sparse_csr
-    _checks.jacobian_layout(caller, layout, LAYOUTS)
-    return Hessian(func, argnums, has_aux, plan, layout, chunk_size, trust_indices, compile)
+    _checks.jacobian_layout(caller, layout, (*LAYOUTS, BLOCK_DIAGONAL))
+    return Hessian(func, argnums, has_aux, wrt, plan, layout, chunk_size, trust_indices, compile)

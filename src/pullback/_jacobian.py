@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from . import _checks, _torch
 from ._engines import chunks
+from ._named import Wrt, names_of, notes_of, wrt_of
 from ._trees import Structure, map_leaves
 from .sparse.arguments import Arguments, arguments_for
 from .sparse.gradient import kind_of
@@ -17,6 +19,7 @@ from .sparse.holomorphic import ComplexView, as_reals, complex_matrix, complex_v
 from .sparse.layouts import LAYOUTS, blocks, matrix, refill
 from .sparse.plan import Plan
 from .sparse.products import Existing, Function
+from .sparse.samples import BLOCK_DIAGONAL, sample_blocks
 from .sparse.session import Session
 from .sparse.state.facts import torch_modes
 from .sparse.trial import rounding_of, same
@@ -48,8 +51,9 @@ class Jacobian:
         holomorphic: bool,
         compile: bool,
         caller: str = "jacobian",
+        wrt: Wrt | None = None,
     ) -> None:
-        self._caller = caller
+        self._caller, self._wrt = caller, wrt
         self._func, self._argnums, self._given = func, argnums, plan
         self._layout, self._chunk, self._has_aux = layout, chunk_size, has_aux
         self._trust, self._holomorphic, self._compile = trust_indices, holomorphic, compile
@@ -77,6 +81,8 @@ class Jacobian:
             # Nothing records a graph there, and no derivative would be found.
             with torch.inference_mode(False), torch.no_grad():
                 return self(*map_leaves(_torch.plain_copy, args), out=out)
+        if self._wrt is not None:
+            args = self._wrt.arguments(args)
         found, aux = self._at_once(args, out)
         if found is None:
             arguments = arguments_for(self._caller, args, self._argnums, self._func)
@@ -131,12 +137,14 @@ class Jacobian:
         return self._matrix(session, plan, values, arguments, outcome.out), outcome.aux
 
     def _matrix(
-        self, session: Session, plan: Plan, values: Tensor, arguments: Arguments, out: Structure
+        self, session: Session, plan: Plan, values: Any, arguments: Arguments, out: Structure
     ) -> Any:
         self._tell(session, plan)
         if self._holomorphic:
             view = complex_view(self._caller, plan, self._views)
             plan, values = view.plan, view.values(values)
+        if self._layout == BLOCK_DIAGONAL:
+            return sample_blocks(self._caller, plan)(values, arguments, out)
         return matrix(plan, values, self._layout, arguments, out)
 
     def _tell(self, session: Session, plan: Plan) -> None:
@@ -147,6 +155,8 @@ class Jacobian:
         if self._given is not None:
             _checks.plan_kind(self._caller, self._given.kind, kind_of(self._func))
             _checks.plan_argnums(self._caller, self._given.argnums, arguments.places)
+            now = names_of(self._func, arguments.primal_names)
+            _checks.plan_names(self._caller, self._given.wrt, now)
             _checks.plan_leaves(self._caller, "input", self._given.inputs, arguments.inputs)
         # The modes are facts of a capture: one for each spares a new one at every switch.
         key = (arguments.signature, torch_modes())
@@ -155,6 +165,8 @@ class Jacobian:
                 self._caller, self._func, arguments, self._has_aux, self._given, self._trust,
                 self._compile,
             )  # fmt: skip
+            if self._layout == BLOCK_DIAGONAL:
+                self._sessions[key].proof = partial(sample_blocks, self._caller)
         return self._sessions[key]
 
     def _dense_session(self, arguments: Arguments) -> Session | None:
@@ -188,7 +200,7 @@ class Jacobian:
         self._batches[arguments.signature] = source.batches
         if not torch.is_grad_enabled() and _torch.running_transform() is None:
             whole = whole.detach()
-        self.engine, self.notes = "function", tuple(source.reasons)
+        self.engine, self.notes = "function", (*notes_of(self._func), *source.reasons)
         outputs, inputs = tuple(source.returned), arguments.inputs
         if self._holomorphic:
             whole = complex_matrix(self._caller, whole, inputs, outputs)
@@ -272,6 +284,7 @@ def jacobian(
     *,
     trust_indices: bool = False,
     holomorphic: bool = False,
+    wrt: Any = None,
 ) -> Jacobian:
     """A function of the arguments of ``func`` that returns its Jacobian.
 
@@ -295,6 +308,10 @@ def jacobian(
         layout: ``torch.strided``, ``torch.sparse_csr``, ``torch.sparse_coo``, or "scipy" for a
             ``scipy.sparse.csr_array``; None is strided without a plan, CSR with one. A sparse
             layout without a plan plans at the first call, once for each set of shapes.
+            "block_diagonal" is for functions of a batch that treat each sample on its own: dense
+            tensors of shape ``(B, *output.shape[1:], *input.shape[1:])``, in the structure of
+            ``torch.func.jacrev``, where B is the length of everybody's first axis. Samples that
+            depend on each other are found in the pattern, and refused.
         compile: let Inductor make one kernel of the forward pass and all products, at the first
             call of each set of shapes (seconds; kept on disk for later processes). Where it cannot
             or does not pay, products are replayed, and ``notes`` of the result says why.
@@ -306,9 +323,17 @@ def jacobian(
         holomorphic: all selected arguments and outputs are complex, and ``func`` is complex
             differentiable: give the complex matrix dy/dx, an entry per complex element. The
             Cauchy-Riemann equations are checked at every call.
+        wrt: for a module, whose tensors to differentiate with respect to: "parameters" for all that
+            require grad, a name such as "layer.weight" (of a frozen parameter or a buffer, too), a
+            pattern such as "layers.*.weight" for the parameters that match, or a list of these. The
+            dense form is a dict of a block per name. They are read from the module at every call,
+            and neither they nor their ``.grad`` are touched. None and "inputs" mean the arguments
+            that ``argnums`` selects.
 
     Raises:
         ArgumentError: an option is not one of those above; later, see ``Jacobian.__call__``.
+        UnsupportedError: later, with layout "block_diagonal": samples depend on each other. The
+            message names two of them and the call that couples them.
 
     >>> import torch, pullback as pb
     >>> f = lambda x: (x[1:] - x[:-1]) ** 2
@@ -331,7 +356,9 @@ def jacobian(
     _checks.flag(caller, "compile", compile)
     if layout is None:
         layout = torch.strided if plan is None else torch.sparse_csr
-    _checks.jacobian_layout(caller, layout, LAYOUTS)
+    _checks.jacobian_layout(caller, layout, (*LAYOUTS, BLOCK_DIAGONAL))
+    named = wrt_of(caller, func, wrt, argnums)
     return Jacobian(
-        func, argnums, plan, layout, chunk_size, has_aux, trust_indices, holomorphic, compile
-    )
+        func if named is None else named.called, argnums, plan, layout, chunk_size, has_aux,
+        trust_indices, holomorphic, compile, wrt=named,
+    )  # fmt: skip

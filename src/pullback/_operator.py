@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import _checks
-from ._adjoint import is_adjoint, probe
-from ._engines import Batch, chunks
-from ._errors import UnsupportedError
-from ._linear import (
-    Forward,
-    ForwardProducts,
-    Products,
-    RandomState,
-    run,
-    transposed,
-)
+from ._engines import chunks
+from ._forward import forward_products
+from ._gram import Side, gram, side_of
+from ._linear import Forward, Products, RandomState, run
+from ._named import wrt_of
+from ._parted import PartedMatrix
+from ._parts import Parts
 from ._trees import from_vector, map_leaves, to_vector, total_numel
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 
-class _Matrix:
+class Matrix:
     """A matrix of shape (m, n) given by ``down`` (t to J t) and ``up`` (v to J' v)."""
 
     # numpy then leaves `array @ J` to __rmatmul__, which says what to write instead.
@@ -53,7 +49,7 @@ class _Matrix:
         """``tensor @ J`` arrives here; Python alone would not get as far as ``__rmatmul__``."""
         if func in (Tensor.__matmul__, Tensor.matmul, torch.matmul) and len(args) == 2:
             left, right = args
-            return right.__rmatmul__(left) if isinstance(right, _Matrix) else left @ right
+            return right.__rmatmul__(left) if isinstance(right, Matrix) else left @ right
         return NotImplemented
 
     def matvec(self, t: Tensor) -> Tensor:
@@ -127,13 +123,61 @@ class _Matrix:
         flat = [t.reshape(k, t[0].numel() if k else t.shape[1:].numel()) for t in found.gradients]
         return torch.cat(flat, dim=1).to(self.dtype)
 
+    def _unit_products(
+        self, products: Products, side: Sequence[Tensor], size: int, chunk_size: int | None
+    ) -> Tensor:
+        bytes_each = sum(self.shape) * self.dtype.itemsize
+        blocks = [torch.zeros(0, sum(self.shape) - size, dtype=self.dtype, device=self.device)]
+        for start, stop in chunks(size, chunk_size, bytes_each):
+            units = torch.zeros(stop - start, size, dtype=self.dtype, device=self.device)
+            units.diagonal(start).fill_(1)
+            blocks.append(self._batch(products, from_vector(units, side), chunk_size))
+        return torch.cat(blocks)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Why a faster engine was left: for J t, and for the last batch of products."""
         return self._reason + self._last
 
 
-class JacobianOperator(_Matrix):
+class Point(NamedTuple):
+    """One run of a function: what it gave, the function of its selected arguments, these, and the
+    random state before it."""
+
+    forward: Forward
+    selected: Callable[..., Any]
+    chosen: tuple[Any, ...]
+    state: RandomState
+
+
+def run_at(
+    caller: str,
+    func: Callable[..., Any],
+    primals: tuple[Any, ...],
+    argnums: int | tuple[int, ...],
+) -> Point:
+    """Run ``func`` once for an operator, and refuse what no real matrix stands for."""
+    places = _checks.argnums_for(caller, argnums, len(primals))
+
+    def selected(*chosen: Any) -> Any:
+        arguments = list(primals)
+        for place, value in zip(places, chosen, strict=True):
+            arguments[place] = value
+        return func(*arguments)
+
+    chosen = tuple(primals[place] for place in places)
+    given = [t for t in _leaves(chosen) if isinstance(t, Tensor)]
+    _checks.outside_transforms(caller, given)
+    state = RandomState(given)
+    forward = run(caller, selected, chosen, has_aux=False)
+    outputs = _checks.leaves_of(caller, "out", forward.outputs)
+    _checks.differentiable_outputs(caller, outputs)
+    _checks.real(caller, outputs, "output")
+    _checks.real(caller, _checks.leaves_of(caller, "primals", chosen), "input")
+    return Point(forward, selected, chosen, state)
+
+
+class JacobianOperator(Matrix, PartedMatrix):
     """The Jacobian of ``func`` at ``primals`` as a matrix to multiply, transpose and solve with.
 
     ``J.shape`` is (m, n): a row per output element and a column per element of the primals that
@@ -141,7 +185,10 @@ class JacobianOperator(_Matrix):
 
     - ``J @ t`` and ``J.matvec(t)`` take t of shape (n,) to (m,); ``J @ T`` takes (n, k) to (m, k);
     - ``v @ J`` and ``J.rmatvec(v)`` take v of shape (m,) to (n,); ``V @ J`` takes (k, m) to (k, n);
-    - ``J.T`` is the transpose, ``J.to_dense()`` the matrix, ``J.to_scipy()`` SciPy's view of it.
+    - ``J.T`` is the transpose, ``J.to_dense()`` the matrix, ``J.to_scipy()`` SciPy's view of it;
+    - ``J.diagonal()``, ``J.trace()``, ``J.rows(indices)``, ``J.columns(indices)``,
+      ``J.row_sums()`` and ``J.block_diagonal()`` are parts of it at a price of their own, which
+      ``J.cost_of(part)`` tells.
 
     ``J`` is the Jacobian of the backward pass, so ``v @ (J @ t)`` equals ``(v @ J) @ t`` always.
     ``J.engine`` says how J t is computed, ``J.notes`` why not in a faster way. The products are
@@ -151,9 +198,11 @@ class JacobianOperator(_Matrix):
         func: called as ``func(*primals)``; returns a tensor or a pytree of tensors.
         primals: its arguments. Those that are not selected may be anything.
         argnums: the position of the selected argument, or a tuple of positions.
+        wrt: for a module, the names of its tensors that the columns belong to, as for
+            ``pb.jacobian``.
 
     Raises:
-        ArgumentError: ``argnums`` names no argument; a selected primal or an output is not
+        ArgumentError: ``argnums`` or ``wrt`` names nothing; a selected primal or an output is not
             floating point; later, an operand has the wrong shape, dtype or device.
         UnsupportedError: a selected primal or an output is complex, or the operator is built
             inside a torch.func transform.
@@ -172,29 +221,25 @@ class JacobianOperator(_Matrix):
     _name = "JacobianOperator"
 
     def __init__(
-        self, func: Callable[..., Any], *primals: Any, argnums: int | tuple[int, ...] = 0
+        self,
+        func: Callable[..., Any],
+        *primals: Any,
+        argnums: int | tuple[int, ...] = 0,
+        wrt: Any = None,
     ) -> None:
-        places = _checks.argnums_for(self._name, argnums, len(primals))
-
-        def selected(*chosen: Any) -> Any:
-            arguments = list(primals)
-            for place, value in zip(places, chosen, strict=True):
-                arguments[place] = value
-            return func(*arguments)
-
-        chosen = tuple(primals[place] for place in places)
-        given = [t for t in _leaves(chosen) if isinstance(t, Tensor)]
-        _checks.outside_transforms(self._name, given)
-        state = RandomState(given)
-        forward = run(self._name, selected, chosen, has_aux=False)
+        named = wrt_of(self._name, func, wrt, argnums)
+        if named is not None:
+            func, primals = named.called, named.arguments(primals)
+        forward, selected, chosen, state = run_at(self._name, func, primals, argnums)
         like = forward.products.like
-        outputs = _checks.leaves_of(self._name, "out", forward.outputs)
-        _checks.differentiable_outputs(self._name, outputs)
-        _checks.real(self._name, outputs, "output")
-        _checks.real(self._name, _checks.leaves_of(self._name, "primals", chosen), "input")
+        self._up_products = forward.products
         self._down: Products
         self.engine, self._down, self._reason = forward_products(forward, selected, chosen, state)
         super().__init__(forward.flat, like, self._down, forward.products)
+        refusal = "; ".join(self._reason) if self.engine == "none" else ""
+        self._parts = Parts(
+            self._name, func, primals, argnums, self._up, self._down, (forward.flat, like), refusal
+        )
 
     @property
     def T(self) -> Transpose:  # noqa: N802
@@ -213,16 +258,47 @@ class JacobianOperator(_Matrix):
             return self._unit_products(self._up, self._rows, m, chunk_size)
         return self._unit_products(self._down, self._columns, n, chunk_size).T
 
-    def _unit_products(
-        self, products: Products, side: Sequence[Tensor], size: int, chunk_size: int | None
-    ) -> Tensor:
-        bytes_each = sum(self.shape) * self.dtype.itemsize
-        blocks = [torch.zeros(0, sum(self.shape) - size, dtype=self.dtype, device=self.device)]
-        for start, stop in chunks(size, chunk_size, bytes_each):
-            units = torch.zeros(stop - start, size, dtype=self.dtype, device=self.device)
-            units.diagonal(start).fill_(1)
-            blocks.append(self._batch(products, from_vector(units, side), chunk_size))
-        return torch.cat(blocks)
+    def gram(self, other: JacobianOperator | None = None, *, create_graph: bool = False) -> Tensor:
+        """``J J'``, shape (m, m), symmetric bit for bit; or ``J K'``, shape (m, k), with another
+        operator ``K`` of the same columns, of another batch for one.
+
+        With respect to the parameters of a network this is the (empirical) neural tangent kernel.
+        Samples that do not depend on each other are told apart by the pattern, and the inner
+        products of two rows follow from those of the factors of a layer's gradient, so that J is
+        not formed; where a layer has no such form its columns are, as many as fit into 256 MiB.
+
+        Args:
+            other: an operator with the same columns; None for this one.
+            create_graph: form both matrices and keep the result differentiable in whatever required
+                grad when they were built. Without it, the result has no graph.
+
+        Raises:
+            ArgumentError: ``other`` is no operator, or has other columns.
+
+        >>> import torch, pullback as pb
+        >>> net = torch.nn.Linear(2, 1)
+        >>> J = pb.JacobianOperator(net, torch.tensor([[1.0, 0.0], [1.0, 2.0]]), wrt="parameters")
+        >>> J.gram()
+        tensor([[2., 2.],
+                [2., 6.]])
+
+        Method: R. Novak, J. Sohl-Dickstein and S. Schoenholz, "Fast finite width neural tangent
+        kernel" (ICML 2022), with the structure read from the recorded backward pass.
+        """
+        other = self if other is None else other
+        if not isinstance(other, JacobianOperator):
+            raise _checks.not_an_operator(f"{self._name}.gram", other)
+        mine, theirs = (_described(j._columns) for j in (self, other))
+        _checks.same_columns(f"{self._name}.gram", mine, theirs)
+        if create_graph:
+            right = self.to_dense()
+            return right @ (right if other is self else other.to_dense()).T
+        dtype = torch.promote_types(self.dtype, other.dtype)
+        return gram(self._side, other._side, dtype)
+
+    @cached_property
+    def _side(self) -> Side:
+        return side_of(self._name, self._up_products)
 
     def __repr__(self) -> str:
         outputs, inputs = len(self._rows), len(self._columns)
@@ -232,7 +308,7 @@ class JacobianOperator(_Matrix):
         )
 
 
-class Transpose(_Matrix):
+class Transpose(Matrix):
     """The transpose of a Jacobian operator: shape (n, m), with the same methods."""
 
     _name = "JacobianOperator.T"
@@ -255,47 +331,8 @@ class Transpose(_Matrix):
         return f"{self._original!r}.T"
 
 
-class _NoProducts:
-    """Stands where torch can push no tangent; refuses with the reasons."""
-
-    def __init__(self, refusal: UnsupportedError) -> None:
-        self._refusal = refusal
-
-    def one(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        raise self._refusal
-
-    def many(self, batch: Sequence[Tensor], chunk_size: int | None = None) -> Batch:
-        raise self._refusal
-
-
-def forward_products(
-    forward: Forward, func: Callable[..., Any], primals: tuple[Any, ...], state: RandomState
-) -> tuple[str, Products, tuple[str, ...]]:
-    """How J t is computed: the engine, its products, and why not by a faster one.
-
-    Either way has to form an adjoint pair with J' v at a random point first.
-    """
-    tangents = [probe(t).detach() for t in forward.products.like]
-    try:
-        double = transposed(forward.products)
-        if not double.agrees(tangents, double.map.one(tangents)):
-            raise RuntimeError(_checks.HIDDEN_BACKWARD)
-        return "double VJP", double.map, ()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        refused = error
-    products = ForwardProducts(func, primals, forward.flat, state)
-    reason = f"double VJP was left: {_checks.first_line(refused)}"
-    try:
-        up = forward.products
-        if not is_adjoint(up.one, up.outputs, tangents, products.one(tangents)):
-            raise RuntimeError(_checks.NOT_ADJOINT)
-    except RuntimeError as error:
-        refusal = _checks.no_jvp("JacobianOperator", refused, error)
-        other = f"torch.func.jvp was left: {_checks.first_line(error)}"
-        return "none", _NoProducts(refusal), (reason, other)
-    return "torch.func.jvp", products, (reason,)
+def _described(columns: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(t.shape) for t in columns]
 
 
 def _leaves(tree: Any) -> list[Any]:

@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from benchmarks.matrices.derivative import DERIVATIVES
 from benchmarks.problems import by_hand, in_torch
-from benchmarks.problems.catalogue import FULL, QUICK, Problem, chosen, with_files
+from benchmarks.problems.catalogue import (
+    FULL,
+    HESSIANS,
+    QUICK,
+    QUICK_HESSIANS,
+    Problem,
+    chosen,
+    with_files,
+)
 from benchmarks.problems.numbers import DRAWN, arrays
-
-import pullback as pb
 
 TINY = {
     "brusselator2d": (4,),
@@ -32,27 +39,49 @@ TINY = {
     "wide_mlp": (9, 3, 2),
     "tall_mlp": (2, 3, 9),
 }
+TINY_HESSIANS = {
+    "rosenbrock": (7,),
+    "arrowhead": (6,),
+    "band_quartic": (11,),
+    "broyden_squares": (7,),
+    "minimal_surface": (4,),
+    "graph_quartic": (9, 20),
+    "spring_energy": (5, 12),
+    "logsumexp_rows": (4, 3, 5),
+    "attention_energy": (4, 3),
+    "mlp_loss": (4, 5, 6),
+    "logistic": (4, 9),
+}
+DENSE = {
+    "jacobian": torch.func.jacrev,
+    "hessian": lambda func: torch.func.jacrev(torch.func.grad(func)),
+}
 
 
 def problem(kind: str) -> Problem:
+    if kind in TINY_HESSIANS:
+        return Problem(kind, kind, TINY_HESSIANS[kind], matrix="hessian")
     return Problem(kind, kind, TINY[kind])
 
 
 def test_every_kind_is_built_and_measured() -> None:
     kinds = set(DRAWN)
-    assert kinds == set(TINY) == set(in_torch.BUILDERS)
-    assert kinds == {p.kind for p in FULL}
+    assert kinds == set(TINY) | set(TINY_HESSIANS) == set(in_torch.BUILDERS)
     assert set(by_hand.BUILDERS) < kinds
-    for problems in (QUICK, FULL):
+    for problems, of in ((FULL, TINY), (HESSIANS, TINY_HESSIANS), (QUICK_HESSIANS, TINY_HESSIANS)):
+        assert {p.kind for p in problems} == set(of)
+    for problems in (QUICK + QUICK_HESSIANS, FULL + HESSIANS):
         assert len({p.name for p in problems}) == len(problems)
+        assert all(p.matrix == problem(p.kind).matrix for p in problems)
 
 
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", TINY | TINY_HESSIANS)
 def test_the_plan_and_the_hand_agree_with_dense_autograd(kind: str) -> None:
     func, x = in_torch.build(problem(kind))
-    dense = torch.func.jacrev(func)(x).reshape(-1, x.numel()).numpy()
+    of_func = DENSE[problem(kind).matrix](func)
+    dense = of_func(x).reshape(-1, x.numel()).numpy()
     assert np.abs(dense).max() > 1e-3
-    ours = pb.jacobian(func, layout="scipy")(x).toarray()
+    ours = DERIVATIVES[problem(kind).matrix].matrix(func, layout="scipy")(x).toarray()
     assert np.allclose(ours, dense, rtol=1e-10, atol=1e-12)
     if (hand := by_hand.build(problem(kind))) is not None:
         assert np.all(np.diff(hand.rows) >= 0)
@@ -61,7 +90,7 @@ def test_the_plan_and_the_hand_agree_with_dense_autograd(kind: str) -> None:
         matrix = scipy.sparse.coo_array((hand.values(x).numpy(), places), shape=dense.shape)
         assert np.allclose(matrix.toarray(), dense, rtol=1e-10, atol=1e-12)
         moved = x + 0.01
-        there = torch.func.jacrev(func)(moved).reshape(-1, x.numel()).numpy()
+        there = of_func(moved).reshape(-1, x.numel()).numpy()
         assert np.allclose(hand.values(moved).numpy(), there[places], rtol=1e-10, atol=1e-12)
 
 

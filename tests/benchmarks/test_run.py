@@ -8,24 +8,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.jacobians.case import Result, measure
-from benchmarks.jacobians.memory import memory_table, remember
+from benchmarks.matrices.case import Result, measure
+from benchmarks.matrices.memory import memory_table, remember
+from benchmarks.matrices.peak import evaluate
 from benchmarks.options import PEERS, Options
 from benchmarks.peers import dense
 from benchmarks.problems.catalogue import Problem
+from benchmarks.problems.in_torch import build
 from benchmarks.timing import Timing
 from torch import Tensor
 
-from benchmarks import jacobians
+from benchmarks import hessians, jacobians, matrices
 
 SMALL = Problem("burgers1d 6", "burgers1d", (6,))
 LARGER = Problem("burgers1d 9", "burgers1d", (9,))
+HESSIAN = Problem("rosenbrock 6", "rosenbrock", (6,), matrix="hessian")
 OPTIONS = Options(quick=True, peers=("forward", "hand", "dense"))
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jacobians, "QUICK", (SMALL, LARGER))
+    monkeypatch.setattr(hessians, "QUICK_HESSIANS", (HESSIAN,))
 
 
 def environment() -> dict[str, str]:
@@ -54,8 +58,32 @@ def test_a_run_shows_writes_and_draws_what_it_measured(tmp_path: Path) -> None:
     assert "<svg" in plot
 
 
+def test_a_run_of_hessians(tmp_path: Path) -> None:
+    problems, *_, warm = hessians.run(Options(quick=True, peers=OPTIONS.peers, out=tmp_path))
+    facts = dict(zip(problems.columns, problems.rows[0].timings, strict=True))
+    assert facts["rows × columns"] == "6 × 6"
+    assert facts["entries"] == "16"
+    assert [facts[kind] for kind in ("rows", "star", "acyclic")] == ["3", "3", "2"]
+    assert facts["lift=auto"] == "2 lifted"
+    assert {"by hand", "torch.func", "no plan"} <= set(warm.columns)
+    for name, cell in zip(warm.columns, warm.rows[0].timings, strict=True):
+        assert isinstance(cell, Timing), (name, cell)
+    written = json.loads((tmp_path / "hessians.json").read_text())
+    assert written["problems"][0]["wrong"] == {}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own
+def test_the_dense_ways_to_a_hessian_agree() -> None:
+    func, x = build(HESSIAN)
+    truth = torch.func.hessian(func)(x)
+    ways = dense.variants(0, "hessian")
+    assert {"hessian", "functional", "jacrev", "jacfwd"} < set(ways)
+    for name, way in ways.items():
+        torch.testing.assert_close(way(func, x), truth, msg=name)
+
+
 def test_a_wrong_matrix_is_shown_in_place_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    def twice(size: int) -> dict[str, dense.Dense]:
+    def twice(size: int, matrix: str) -> dict[str, dense.Dense]:
         def wrong(func: dense.Func, x: Tensor) -> Tensor:
             found: Tensor = torch.func.jacrev(func)(x)
             return 2 * found
@@ -71,17 +99,25 @@ def test_a_wrong_matrix_is_shown_in_place_of_its_time(monkeypatch: pytest.Monkey
 
 
 def test_a_problem_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = jacobians.measure
+    plain = matrices.measure
 
     def fails(problem: Problem, *rest: object) -> Result:
         if problem == SMALL:
             raise RuntimeError("out of memory")
         return plain(problem, *rest)
 
-    monkeypatch.setattr(jacobians, "measure", fails)
+    monkeypatch.setattr(matrices, "measure", fails)
     *_, warm = jacobians.run(OPTIONS)
     assert [row.problem for row in warm.rows] == ["burgers1d 9"]
     assert "Failed: burgers1d 6 (RuntimeError: out of memory)." in warm.note
+
+
+@pytest.mark.parametrize("matrix", ["jacobian", "hessian"])
+def test_the_peak_of_a_tiny_problem(matrix: str) -> None:
+    func, x = build(SMALL if matrix == "jacobian" else HESSIAN)
+    found = [evaluate(way, matrix, func, x) for way in ("plain", "lifted", "torch.func")]
+    for each in found[:2]:
+        torch.testing.assert_close(each.to_dense(), found[2])
 
 
 def test_the_memory_of_the_largest_of_a_kind() -> None:

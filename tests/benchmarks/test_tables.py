@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from benchmarks.peers.agreement import disagreement
+from benchmarks.peers.agreement import check_product, disagreement
 from benchmarks.peers.turns import QUICK, single, take_turns, timed, total
 from benchmarks.report import _section
 from benchmarks.timing import Ratio, Row, Table, Timing
@@ -69,3 +69,14 @@ def test_a_wrong_matrix_is_told() -> None:
     assert disagreement(ours, ours * 1.5).startswith("WRONG: entry (1, 1) is 1.00e+00")
     assert disagreement(ours, ours * float("nan")).startswith("WRONG")
     assert disagreement(ours, dense[:1]).startswith("WRONG: its shape is (1, 2)")
+
+
+def test_a_product_that_is_not_autograds_is_told() -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    slopes = scipy.sparse.diags_array(2 * x.reshape(-1).numpy()).tocsr()
+    check_product(torch.square, x, slopes)
+    slopes.data[3] *= 1.001
+    with pytest.raises(
+        ArithmeticError, match=r"v J is not that of autograd: WRONG: entry \(0, 3\)"
+    ):
+        check_product(torch.square, x, slopes)

@@ -41,6 +41,7 @@ def test_public_names_have_an_example_and_say_what_they_raise() -> None:
         "vjp",
         "jvp",
         "JacobianOperator",
+        "HessianOperator",
         "trace",
         "plan_jacobian",
         "jacobian",
@@ -48,6 +49,7 @@ def test_public_names_have_an_example_and_say_what_they_raise() -> None:
         "hessian",
         "gauss_newton",
         "jacobian_of",
+        "implicit_vjp",
         "verify",
         "color",
     ):

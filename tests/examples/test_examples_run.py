@@ -201,3 +201,14 @@ def test_bundle_adjustment_runs_on_a_file(
     assert "J is 120 x 105" in printed
     sums = [float(value) for value in re.findall(r"sum of squares (\S+?),?(?: |$)", printed, re.M)]
     assert sums[-1] < sums[0]
+
+
+def test_scipy_solvers_run(capsys: pytest.CaptureFixture[str]) -> None:
+    run("scipy_solvers", "9")
+    printed = capsys.readouterr().out
+    assert "ode(reaction): Jacobian 162 × 162, 972 nonzeros, 1 product" in printed
+    assert "residual(balance): Jacobian 81 × 81, 369 nonzeros, 1 product" in printed
+    sizes = [float(size) for size in re.findall(r"largest residual (\S+)", printed)]
+    assert sizes[-1] < 1e-8
+    assert len(sizes) <= 6
+    assert "heat counts most for it at (4, 4)" in printed

@@ -430,6 +430,23 @@ def test_cotangents_several_arguments_and_aux() -> None:
     assert len(found.compared) == 4
 
 
+def test_named_tensors_of_a_module() -> None:
+    module = torch.nn.Sequential(
+        torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)
+    ).double()
+    assert len(pb.verify(module, X, wrt="0.weight").compared) == 3
+    loss = torch.nn.Sequential(module, torch.nn.Flatten(0), torch.nn.Softmax(0), _Sum()).double()
+    assert len(pb.verify(loss, X, wrt="parameters", order=2).compared) == 4
+    plan = pb.plan_hessian(loss, X, wrt=["0.0.bias"])
+    assert len(pb.verify(loss, X, plan=plan).compared) == 5
+    assert all(p.grad is None for p in loss.parameters())
+
+
+class _Sum(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x**2).sum()
+
+
 def test_large_matrices_are_compared_by_products() -> None:
     x = torch.linspace(0.2, 1.0, 2100, dtype=DOUBLE)
     assert len(pb.verify(rosenbrock, x, order=2).compared) == 4

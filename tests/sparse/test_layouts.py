@@ -315,6 +315,6 @@ def test_an_unknown_layout_is_refused() -> None:
             pb.jacobian(lambda x: x, layout=layout)
         assert re.fullmatch(
             r"jacobian: `layout` is .*; it must be torch\.strided, torch\.sparse_csr, "
-            r"torch\.sparse_coo or 'scipy'\.",
+            r"torch\.sparse_coo, 'scipy' or 'block_diagonal'\.",
             str(caught.value),
         )

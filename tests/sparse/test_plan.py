@@ -313,3 +313,12 @@ def test_repeated_calls_keep_nothing(layout: Any) -> None:
     once = peak_of(lambda: jac(x))
     assert third <= 3 * once
     assert peak_of(twice) <= 1.01 * once + 8 * plan.pattern.nnz
+
+
+def test_planning_leaves_the_graphs_of_others_usable() -> None:
+    norm = torch.nn.BatchNorm1d(3)
+    x = torch.rand(5, 3)
+    out = norm(x)
+    pb.plan_jacobian(norm, x)
+    out.square().sum().backward()  # autograd refuses what was written to since
+    assert norm.weight.grad is not None

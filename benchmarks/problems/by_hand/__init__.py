@@ -1,4 +1,5 @@
-"""Jacobians as a person would write them for one problem: vectorised torch, no differentiation.
+"""Matrices of derivatives as a person would write them for one problem: vectorised torch, nothing
+that differentiates.
 
 The structure is known beforehand and costs nothing here: ``values`` fills a value array whose entry
 k belongs at (``rows[k]``, ``cols[k]``). Rows ascend, as in CSR; within a row the columns may stand
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from ..catalogue import Problem
 from ..numbers import arrays
-from . import bundle, meshes, networks, stencils
+from . import bundle, energies, meshes, networks, stencils
 
 Places = NDArray[np.int64]
 Values = Callable[[Tensor], Tensor]
@@ -34,7 +36,7 @@ class ByHand:
 
 
 def build(problem: Problem) -> ByHand | None:
-    """The hand-written Jacobian of a problem, or None where nobody wrote one."""
+    """The hand-written matrix of a problem, or None where nobody wrote one."""
     if problem.kind not in BUILDERS:
         return None
     constants = {name: torch.from_numpy(array) for name, array in arrays(problem).items()}
@@ -58,4 +60,14 @@ BUILDERS: dict[str, Callable[..., tuple[Places, Places, Values]]] = {
     "dense_mlp": networks.mlp,
     "wide_mlp": networks.mlp,
     "tall_mlp": networks.mlp,
+    "rosenbrock": energies.rosenbrock,
+    "arrowhead": energies.arrowhead,
+    "band_quartic": energies.band_quartic,
+    "broyden_squares": energies.broyden_squares,
+    "minimal_surface": meshes.minimal_surface,
+    "graph_quartic": meshes.graph_quartic,
+    "spring_energy": partial(meshes.springs3d, sign=-1.0),
+    "logsumexp_rows": energies.logsumexp_rows,
+    "mlp_loss": energies.mlp_loss,
+    "logistic": energies.logistic,
 }

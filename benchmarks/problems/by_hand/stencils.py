@@ -36,12 +36,18 @@ def brusselator(x: Tensor) -> tuple[Places, Places, Values]:
     return rows, cols, values
 
 
+def band(n: int, reach: int) -> tuple[Places, Places, NDArray[np.bool_]]:
+    """Rows and columns of a band, and which of (n, 2 reach + 1) entries are in the matrix."""
+    cols = np.arange(n)[:, None] + np.arange(-reach, reach + 1)
+    rows = np.broadcast_to(np.arange(n)[:, None], cols.shape)
+    inside = (cols >= 0) & (cols < n)
+    return rows[inside], cols[inside], inside
+
+
 def burgers(x: Tensor) -> tuple[Places, Places, Values]:
     """Tridiagonal: in CSR order every third value is of the same diagonal."""
     n = x.numel()
-    cols = np.arange(n)[:, None] + np.array([-1, 0, 1])
-    rows = np.broadcast_to(np.arange(n)[:, None], cols.shape)
-    inside = (cols >= 0) & (cols < n)
+    rows, cols, _ = band(n, 1)
 
     def values(u: Tensor) -> Tensor:
         entries = u.new_empty(3 * n - 2)
@@ -54,7 +60,7 @@ def burgers(x: Tensor) -> tuple[Places, Places, Values]:
         main[1:] += half[:-1]
         return entries
 
-    return rows[inside], cols[inside], values
+    return rows, cols, values
 
 
 def heat(x: Tensor) -> tuple[Places, Places, Values]:

@@ -207,3 +207,20 @@ def compiled_region() -> NoReturn:
         "torch.compile compiled, whose backward torch cannot differentiate. Pass the function "
         "that is not compiled; or take the product under torch.no_grad()."
     )
+
+
+def no_hvp(caller: str, reverse: Exception, forward: Exception) -> UnsupportedError:
+    return UnsupportedError(
+        f"{caller}: torch can differentiate the gradient of `func` neither way.\n"
+        f"  Reverse over reverse: {first_line(reverse)}\n"
+        f"  Forward over reverse: {first_line(forward)}\n"
+        f"Write the backward of custom Functions with differentiable torch operations."
+    )
+
+
+def gradient_of_nothing(caller: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{caller}: the Jacobian of what backward gives is not symmetric: u · H w and w · H u "
+        f"differ for random u and w. The backward of `func` is then the gradient of no function: a "
+        f"straight-through estimator has such a one. Take pb.JacobianOperator of the gradient."
+    )

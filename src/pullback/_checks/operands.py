@@ -60,6 +60,22 @@ def operand(
         )
 
 
+def not_an_operator(caller: str, other: object) -> ArgumentError:
+    return ArgumentError(
+        f"{caller}: `other` is {article(other)}; it must be another JacobianOperator with the same "
+        f"columns, such as pb.JacobianOperator(net, other_batch, wrt='parameters')."
+    )
+
+
+def same_columns(caller: str, mine: Sequence[Any], theirs: Sequence[Any]) -> None:
+    if list(mine) != list(theirs):
+        raise ArgumentError(
+            f"{caller}: the columns of this operator are those of tensors of the shapes "
+            f"{', '.join(map(str, mine))}, and those of `other` of the shapes "
+            f"{', '.join(map(str, theirs))}. Build both with respect to the same tensors."
+        )
+
+
 def numpy_dtype(caller: str, dtype: torch.dtype) -> Any:
     try:
         return torch.empty(0, dtype=dtype).numpy().dtype

@@ -118,9 +118,9 @@ def fact_is_gone(caller: str, name: str) -> ArgumentError:
 
 def jacobian_layout(caller: str, layout: object, allowed: Sequence[object]) -> None:
     if layout not in allowed:
+        *others, last = (repr(k) if isinstance(k, str) else str(k) for k in allowed)
         raise ArgumentError(
-            f"{caller}: `layout` is {layout!r}; it must be torch.strided, torch.sparse_csr, "
-            f"torch.sparse_coo or 'scipy'."
+            f"{caller}: `layout` is {layout!r}; it must be {', '.join(others)} or {last}."
         )
 
 

@@ -30,7 +30,11 @@ from .functions import run_backward as run_backward
 from .functions import same_value as same_value
 from .functions import saved_by as saved_by
 from .functions import unwritten as unwritten
+from .modules import Table as Table
+from .modules import all_tables as all_tables
 from .modules import graph_module as graph_module
+from .modules import settle as settle
+from .modules import tensor_tables as tensor_tables
 from .nodes import RunningNode as RunningNode
 from .nodes import Slot as Slot
 from .nodes import custom_function as custom_function
@@ -84,6 +88,7 @@ from .transforms import plain_sample as plain_sample
 from .transforms import running_transform as running_transform
 from .transforms import take_off as take_off
 from .transforms import top_function_mode as top_function_mode
+from .versions import versions_kept as versions_kept
 from .watched import Watched as Watched
 from .watched import computed_tensors as computed_tensors
 from .watched import frozen_objects as frozen_objects

@@ -146,7 +146,12 @@ def arguments_for(
     for part in each:
         starts.append(starts[-1] + len(part.paths))
     called = _parameter_names(func, len(args))
-    names = tuple(called[k] + path for k, part in enumerate(each) for path in part.paths)
+    by_key = getattr(func, "called_by_key", ())
+    names = tuple(
+        called[k] + path if k not in by_key else name
+        for k, part in enumerate(each)
+        for path, name in zip(part.paths, part.names, strict=True)
+    )
     for place in places:
         checked = _checks.leaves_of(caller, called[place], args[place])
         _checks.differentiable_primals(caller, checked)

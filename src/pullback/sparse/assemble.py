@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .blocks import BLOCK, in_blocks
 from .coloring import Substitution
 from .evaluate import solved
 from .lift import kernels
 from .lift.codes import encoded, encoded_together
 from .lift.factor import Terms
 from .lift.pairs import Pairs
+from .lift.runs import Runs, runs_of
 
 # Terms, padded to as many for every entry, that tensor calls put together as fast as a kernel of
 # its own: a compiler sees through them.
 _FEW = 16_384
 # Tables up to this length stay in a processor's cache.
 _TABLE = 4_096
-# Entries that one thread gets through in the time that handing work to others takes.
-BLOCK = 400_000
 _KERNEL_DTYPES = (torch.float32, torch.float64)
+_ROW_BY_ROW = ("gather", "pick", "sums", "pick onto template", "sums onto template")
 Run = Callable[[Tensor, Tensor | None], Tensor]
 Fill = Callable[[int, int, Any, Any], None]
 
@@ -39,7 +36,8 @@ class Assembler:
     "gather" (each value is an entry of f), "pick" (a weighed entry of f and a constant), "sums" (a
     run of weighed entries), "pick onto template" and "sums onto template" (the same where most
     entries are constant), "blocks" (the same sums again and again, as for the samples of a batch:
-    one matrix product), "substitution" (values are solved for, one after the other), or
+    one matrix product), "runs" (any of these where row after row repeats: ``rows`` says where they
+    begin), "substitution" (values are solved for, one after the other), or
     "index_add", which does as much as "sums" where no kernel is compiled for the dtype or the
     device.
     """
@@ -51,10 +49,12 @@ class Assembler:
         dtype: torch.dtype,
         device: torch.device,
         solving: Substitution | None = None,
+        rows: Any = None,
     ) -> None:
         self.nnz = terms.starts.size - 1
         self._dtype, self._device = dtype, device
         self._dims: list[tuple[int, int]] = []
+        self._runs: Runs | None = None
         self._traceable: Callable[[Tensor], Tensor] | None = None
         if solving is not None:
             self.form, self.nnz = "substitution", solving.nnz
@@ -71,7 +71,14 @@ class Assembler:
             "sums onto template": self._sums_onto,
             "blocks": self._by_blocks,
             "index_add": self._by_torch,
+            "runs": lambda terms: self._by_runs(),
         }
+        if self.form in _ROW_BY_ROW and rows is not None and self.nnz > _FEW:
+            weight, template = terms.weight, terms.template
+            added = np.zeros(self.nnz) if template is None else template
+            kind = np.float32 if dtype is torch.float32 else np.float64
+            self._runs = runs_of(rows, terms.starts, terms.sources, weight, added, kind)
+            self.form = self.form if self._runs is None else "runs"
         self._run = make[self.form](terms)
         if self.form == "in order":
             self._traceable = lambda flat: flat
@@ -179,6 +186,20 @@ class Assembler:
         return self._filled(
             lambda a, b, f, out: kernels.add_up(starts[a : b + 1], sources, codes, weights, f, out)
         )
+
+    def _by_runs(self) -> Run:
+        runs = self._runs
+        assert runs is not None
+        count = runs.rows.size
+        share = max(1, count * BLOCK // max(self.nnz, 1))
+
+        def run(flat: Tensor, into: Tensor | None) -> Tensor:
+            out = torch.empty(self.nnz, dtype=self._dtype) if into is None else into
+            source, target = flat.numpy(), out.numpy()
+            in_blocks(count, lambda a, b: runs.fill(a, b, source, target), share)
+            return out
+
+        return run
 
     def _by_blocks(self, terms: Terms) -> Run:
         assert terms.blocks is not None
@@ -369,24 +390,3 @@ def multiply(
 
     in_blocks(rows, run, share)
     return out
-
-
-def in_blocks(count: int, run: Callable[[int, int], None], share: int = BLOCK) -> None:
-    """``run(first, last)`` over ``range(count)``, on as many threads as torch may use."""
-    threads = min(torch.get_num_threads(), max(1, count // share))
-    if threads == 1:
-        run(0, count)
-        return
-    cuts = [count * k // threads for k in range(threads + 1)]
-    pool = _pool(threads)
-    for future in [pool.submit(run, first, last) for first, last in pairwise(cuts)]:
-        future.result()
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="pullback")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork inherits no threads

@@ -7,8 +7,8 @@ from the inputs: the pattern is that of the point, and holds elsewhere only for 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
@@ -26,16 +26,24 @@ from .writes import without_writes
 
 @dataclass
 class BackwardGraph:
-    """``key`` is equal for two graphs of one structure whose indices have equal content."""
+    """``key`` is equal for two graphs of one structure whose indices have equal content; ``saved``
+    are the tensors that the backward reads, in the order of the graph's inputs."""
 
     graph: PullbackGraph
     key: str
+    saved: list[Tensor] = field(default_factory=list, repr=False)
 
 
 def backward_graph(
-    caller: str, outputs: Sequence[Tensor], inputs: Sequence[Source], like: Sequence[Tensor]
+    caller: str,
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Source],
+    like: Sequence[Tensor],
+    known: Container[str] = (),
 ) -> BackwardGraph:
     """Record one backward pass from ``outputs`` to ``inputs``, shaped ``like``; keeps the graph.
+
+    A graph whose key is ``known`` was found to be linear in its cotangents before.
 
     Raises ``NotCaptured`` where the pass cannot be recorded or depends on its cotangent's values.
     """
@@ -57,6 +65,8 @@ def backward_graph(
     raw = tape.module([None if g is None else tape.node_of(g) for g in found])
     raw.graph.eliminate_dead_code(is_impure_node=is_needed)
     found_graph, saved = _pure(raw, tape, like, cotangents)
+    if found_graph.key in known:
+        return found_graph
     pull = fx.Interpreter(found_graph.graph.module)
     trial = Trial.of(lambda v: pull.run(*saved, *v), cotangents, found_graph.graph.rounding)
     if not trial.is_linear(linear_by_rule(found_graph.graph)):
@@ -98,7 +108,8 @@ def _pure(
     graph.classify(frozenset(exact))
     with without_autocast():
         graph.survey(tensors)
-    return BackwardGraph(graph, structure_key(graph)), tensors[: len(constants)]
+    saved = tensors[: len(constants)]
+    return BackwardGraph(graph, structure_key(graph), saved), saved
 
 
 def structure_key(graph: PullbackGraph) -> str:

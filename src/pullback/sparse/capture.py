@@ -29,6 +29,7 @@ from .reads import COTANGENT, VARYING, Taint
 from .state import State
 from .tape import Tape, first_cut, reads_of_cotangents
 from .trial import weights
+from .trivial import without_trivial_calls
 from .tryout import try_out
 
 
@@ -60,8 +61,9 @@ def capture(
             guards, refusal = what_a_replay_would_miss(recorded, state, arguments)
             owner = Owners(recorded.tape, state, arguments, lenient=bool(refusal))
             graph, owned, tensors = functional(recorded, arguments, owner, frozen, guards)
-            with without_autocast(), torch.random.fork_rng(devices=devices_of(tensors)):
-                graph.survey([fresh(t) for t in tensors])
+            _survey(graph, tensors)
+            if without_trivial_calls(graph):
+                _survey(graph, tensors)
             masks = masks_of(graph) if masked_reads(tape) else []
             if not refusal and masks and not _put_in_where_form(graph, tensors):
                 refusal = masked_reads(tape)
@@ -97,9 +99,13 @@ def _put_in_where_form(graph: PullbackGraph, tensors: Sequence[Tensor]) -> bool:
             return False
     except (KeyError, RecursionError):
         raise NotCaptured("its masks are made of what other masks picked") from None
+    _survey(graph, tensors)
+    return True
+
+
+def _survey(graph: PullbackGraph, tensors: Sequence[Tensor]) -> None:
     with without_autocast(), torch.random.fork_rng(devices=devices_of(tensors)):
         graph.survey([fresh(t) for t in tensors])
-    return True
 
 
 def _run_alone(func: Callable[..., Any], arguments: Arguments, tape: Tape) -> None:

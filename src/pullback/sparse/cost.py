@@ -15,7 +15,8 @@ from torch import fx
 from .graph import Meta, PullbackGraph, packet_name
 
 _CALL = 2_500.0
-_BATCHED_CALL = 12_000.0
+_BATCHED_CALL = 7_000.0
+_FACTOR = 100_000.0
 _ELEMENT = 0.8
 _FLOP = 0.06
 _CONVOLVED = 0.15
@@ -79,6 +80,11 @@ def gathering(entries: int) -> float:
 def solving(entries: int) -> float:
     """Of substituting known entries into the sums that hold others."""
     return _SOLVED * entries
+
+
+def factors(count: int) -> float:
+    """Of running and assembling one part after the other, whatever their size."""
+    return _FACTOR * (count - 1)
 
 
 def adding(terms: int, entries: int) -> float:

@@ -14,6 +14,7 @@ from .. import _checks, _torch
 from .._adjoint import nodes_behind
 from .._engines import gradients as gradients_of
 from .._linear import flat_outputs
+from .._named import owner_of
 from .._trees import flatten
 
 
@@ -46,6 +47,12 @@ class Gradient:
     def weighed(self) -> bool:
         """Whether the last argument holds cotangents."""
         return self._weighed
+
+    @property
+    def called_by_key(self) -> tuple[int, ...]:
+        """Lends how the leaves of these are called."""
+        places: tuple[int, ...] = getattr(self.func, "called_by_key", ())
+        return places
 
     @property
     def argnums(self) -> int | tuple[int, ...]:
@@ -147,4 +154,4 @@ def kind_of(func: object) -> str:
 
 def written(func: Callable[..., Any]) -> Callable[..., Any]:
     """What the user wrote: all that a gradient reads is read by the function that it is of."""
-    return func.func if isinstance(func, Gradient) else func
+    return owner_of(func.func if isinstance(func, Gradient) else func)

@@ -22,11 +22,12 @@ from .plan import Plan
 LAYOUTS: tuple[Any, ...] = (torch.strided, torch.sparse_csr, torch.sparse_coo, "scipy")
 
 
-def matrix(plan: Plan, values: Tensor, layout: Any, arguments: Arguments, out: Structure) -> Any:
+def matrix(plan: Plan, values: Any, layout: Any, arguments: Arguments, out: Structure) -> Any:
     """The (m, n) matrix of a sparse layout, or the nested dense tensors of ``torch.strided``."""
     pattern = plan.pattern
     if layout is torch.strided:
-        return blocks(dense(pattern, values), plan.outputs, plan.inputs, arguments, out)
+        whole = values if isinstance(values, list) else dense(pattern, values)
+        return blocks(whole, plan.outputs, plan.inputs, arguments, out)
     if layout == "scipy":
         import scipy.sparse
 
@@ -108,20 +109,23 @@ def dense(pattern: SparsityPattern, values: Tensor) -> Tensor:
 
 
 def blocks(
-    whole: Tensor,
+    whole: Tensor | list[Tensor],
     outputs: tuple[Leaf, ...],
     inputs: tuple[Leaf, ...],
     arguments: Arguments,
     out: Structure,
 ) -> Tree:
-    """The matrix cut into jacrev's structure: per output, per selected argument, per leaf.
+    """The matrix cut into jacrev's structure: per output, per selected argument, per leaf. It may
+    have been cut into the columns of every leaf already.
 
     A complex leaf contributes a last axis (re, im) to the shape.
     """
-    rows = whole.split([o.numel for o in outputs], dim=0)
+    if isinstance(whole, Tensor):
+        whole = list(whole.split([i.numel for i in inputs], dim=1))
+    rows = [columns.split([o.numel for o in outputs], dim=0) for columns in whole]
     found = []
-    for o, row in zip(outputs, rows, strict=True):
-        pieces = row.split([i.numel for i in inputs], dim=1)
+    for k, o in enumerate(outputs):
+        pieces = [row[k] for row in rows]
         shaped = [
             piece.reshape(_shape(o) + _shape(i)) for i, piece in zip(inputs, pieces, strict=True)
         ]

@@ -43,13 +43,13 @@ class Part:
         self._coloring, self._split = factor.coloring, factor.coloring.split
         self._dtype, self._device, self._reasons = dtype, device, reasons
         self._batches_well = captured.batches
-        self.reads, self._linear = _linear_part(graph, self._entries, self._exits)
+        self.reads, self._linear = linear_part(graph, self._entries, self._exits)
         self._copied = [_may_be_a_seed(n, self._entries) for n in self._exits]
         self._transposed: Callable[..., Any] | None = None
         length = self._split.rows * sum(map(reals, self._ends))
         length += self._split.columns * sum(map(reals, self._metas))
         self._terms: Terms | None = factor.terms
-        self._solving = factor.solving
+        self._solving, self._pattern = factor.solving, factor.pattern
         self._length, self._with_one = length, with_one
         self._seeds: dict[bool, list[Tensor]] = {}
 
@@ -57,7 +57,8 @@ class Part:
     def assembler(self) -> Assembler:
         terms, self._terms = self._terms, None  # as long as the values; most forms need less
         assert terms is not None
-        return Assembler(terms, self._length, self._dtype, self._device, self._solving)
+        rows = None if self._pattern.is_full else self._pattern.indptr
+        return Assembler(terms, self._length, self._dtype, self._device, self._solving, rows)
 
     @property
     def most_products(self) -> int:
@@ -174,7 +175,7 @@ class Part:
         return found if all(same(a, b, rounding_of(b.dtype)) for a, b in pairs) else down
 
 
-def _linear_part(
+def linear_part(
     graph: PullbackGraph, entries: Sequence[fx.Node], exits: Sequence[fx.Node]
 ) -> tuple[list[fx.Node], fx.GraphModule]:
     """What it reads of the forward part, and ``(*read, *entries) -> exits``."""

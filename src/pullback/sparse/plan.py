@@ -45,6 +45,7 @@ class Plan:
     - ``num_products``: how many products one evaluation takes;
     - ``notes``: where the pattern had to be pessimistic, and why a faster engine was left;
     - ``bytes``: what an evaluation holds, see ``Bytes``;
+    - ``wrt``: the names of the module's tensors that the columns belong to, if it is for such;
     - ``lifted``: whether fixed linear maps (index movement, sums, scaling) were taken out of the
       differentiated part. The products are then those of what is left.
     """
@@ -67,6 +68,7 @@ class Plan:
     lift: Lift | None = field(default=None, repr=False)
     no_forward: str = ""
     kind: str = "jacobian"
+    wrt: tuple[str, ...] = ()
     torch_version: str = torch.__version__
 
     @property

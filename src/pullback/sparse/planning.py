@@ -10,6 +10,7 @@ import torch
 
 from .. import _checks, _torch
 from .._engines import BYTES_AT_ONCE
+from .._named import names_of, wrt_of
 from .._trees import map_leaves
 from .arguments import Arguments, arguments_for
 from .backward_graph import content_digest
@@ -25,6 +26,8 @@ from .study import Study, study, tensor_named
 
 # Bytes of a chunk of dense products.
 _CACHED = 2**24
+# So full a Jacobian with respect to shared tensors is taken for full.
+_NEARLY = 0.9
 # Entries that are solved for round more than those that are read: they must save as much.
 _SOLVED = 1.5
 # Two colors are the least of a star coloring that has anything off the diagonal to read.
@@ -42,6 +45,7 @@ def plan_jacobian(
     pattern: SparsityPattern | Any = None,
     has_aux: bool = False,
     freeze: Sequence[str] = (),
+    wrt: Any = None,
 ) -> Plan:
     """Find out how the Jacobian of ``func`` can be computed with few products.
 
@@ -68,10 +72,14 @@ def plan_jacobian(
         has_aux: ``func`` returns ``(output, aux)``, of which only the output is differentiated.
         freeze: names of tensors that ``func`` closes over whose zeros may be read as zeros of the
             matrix. Their content is then checked at every call.
+        wrt: for a module, whose tensors the columns are: "parameters" for all that require grad, a
+            name such as "layer.weight" (of a frozen parameter or a buffer, too), a pattern such as
+            "layers.*.weight" for the parameters that match, or a list of these. None and "inputs"
+            mean the arguments that ``argnums`` selects.
 
     Raises:
-        ArgumentError: ``argnums``, ``mode`` or ``freeze`` names nothing; a selected argument is no
-            floating point tensor; ``pattern`` has another shape.
+        ArgumentError: ``argnums``, ``mode``, ``freeze`` or ``wrt`` names nothing; a selected
+            argument is no floating point tensor; ``pattern`` has another shape.
         UnsupportedError: the backward is not linear in its cotangent; ``mode`` needs products J t
             and there are none.
 
@@ -85,6 +93,9 @@ def plan_jacobian(
     Gebremedhin, F. Manne and A. Pothen, "What color is your Jacobian?", SIAM Review 47, 2005).
     """
     _checks.one_of("plan_jacobian", "mode", mode, MODES)
+    named = wrt_of("plan_jacobian", func, wrt, argnums)
+    if named is not None:
+        func, sample_args = named.called, named.arguments(sample_args)
     return planned(
         "plan_jacobian", func, sample_args, argnums, mode, lift, pattern, has_aux, freeze
     )
@@ -141,14 +152,44 @@ def plan_of(
         user_pattern=given is not None,
         of_one_point=found.captured is None,
         kind=kind_of(found.func),
+        wrt=names_of(found.func, [i.name for i in found.inputs]),
     )
     try:
+        if given is None and mode == lift == "auto" and _is_nearly_full(plan):
+            return _filled(plan)
         if lift is False:
             return _colored(caller, plan, found, mode)
         return _lifted_or_not(caller, plan, found, arguments, mode, certain=lift is True)
     finally:
         if found.captured is not None:
             found.captured.graph.moves.clear()
+
+
+def _is_nearly_full(plan: Plan) -> bool:
+    """Whether samples share so many columns that the few zeros are not worth their places."""
+    m, n = plan.pattern.shape
+    shared = plan.wrt != () and plan.kind == "jacobian" and 0 < m <= n
+    return shared and plan.pattern.nnz >= _NEARLY * m * n
+
+
+def _filled(plan: Plan) -> Plan:
+    """The plan of the whole matrix: its values lie in order, and need no places."""
+    m, n = plan.pattern.shape
+    full = SparsityPattern.full((m, n))
+    full._story = plan.pattern._story
+    choice = choose(full, "dense", forward=plan.no_forward)
+    rest = m * n - plan.pattern.nnz
+    zeros = f", and the other {rest:,} are stored as zeros" * (rest > 0)
+    return replace(
+        plan,
+        pattern=full,
+        colored=choice.coloring,
+        mode="dense",
+        reason=f"{plan.pattern.nnz / (m * n):.0%} of the {m} × {n} entries may be nonzero{zeros}: "
+        f"{m} VJPs, one per row, or one for each output of a sample where samples are apart",
+        chunk_size=max(1, _CACHED // plan.bytes_per_product),
+        facts={},
+    )
 
 
 def dense_plan(caller: str, found: Study, arguments: Arguments) -> Plan:

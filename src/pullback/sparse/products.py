@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .. import _checks, _torch
 from .._engines import Batch, climb_down
+from .._forward import forward_products
 from .._linear import Forward, GraphProducts, RandomState, flat_outputs, run
-from .._operator import forward_products
 from .._trees import flatten, from_vector
 from .arguments import Arguments, as_real
 from .captured import Captured
@@ -53,7 +53,7 @@ def _joined(batch: Batch, reasons: list[str], size: int, like: Sequence[Tensor])
     return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
 
 
-def _graph_order(products: GraphProducts, known: bool | None) -> tuple[bool, Sequence[str] | None]:
+def graph_order(products: GraphProducts, known: bool | None) -> tuple[bool, Sequence[str] | None]:
     """Whether vmap over this graph can be believed (tried out, unless known), and the engines."""
     if known is None:
         loose = max((rounding_of(t.dtype) for t in (*products.outputs, *products.like)), default=0)
@@ -187,7 +187,7 @@ class Function:
         if self._forward is not None:
             products = self._forward.products
             if len(seeds) > 1:
-                self.batches, order = _graph_order(products, self.batches)
+                self.batches, order = graph_order(products, self.batches)
             batch = products.many(cotangents, chunk_size, order if len(seeds) > 1 else None)
             self.reasons += [] if self.batches is not False else [NO_BATCHING]
         else:
@@ -245,7 +245,7 @@ class Existing:
 
     def rev(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
         with torch.no_grad():
-            _, order = _graph_order(self.products, None) if len(seeds) > 1 else (True, None)
+            _, order = graph_order(self.products, None) if len(seeds) > 1 else (True, None)
             batch = self.products.many(_apart(seeds, self.outputs), chunk_size, order)
         return _joined(batch, self.reasons, len(seeds), self.primals)
 

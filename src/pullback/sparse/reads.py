@@ -45,6 +45,7 @@ CUTS: dict[Any, str] = {
     Tensor.data.__get__: "takes .data of a tensor",  # type: ignore[attr-defined]
     _SET_DATA: "sets .data of a tensor",
     Tensor.register_hook: "hooks a tensor",
+    Tensor.grad_fn.__get__: "takes the node of a tensor",  # type: ignore[union-attr]
     Tensor.requires_grad_: "sets requires_grad of a tensor",
     Tensor.requires_grad.__set__: "sets requires_grad of a tensor",  # type: ignore[attr-defined]
 }

@@ -15,6 +15,7 @@ from .. import _checks, _settings, _torch
 from .._trees import Structure
 from .arguments import Arguments
 from .backward_graph import content_digest
+from .blockwise import Blockwise
 from .choice import choose
 from .evaluate import values_of
 from .layouts import Csr
@@ -42,7 +43,7 @@ _ATTEMPTS = 3
 class Outcome:
     """The values of one call, the plan that places them, and what else the function returned."""
 
-    def __init__(self, values: Tensor, plan: Plan, out: Structure, aux: Any) -> None:
+    def __init__(self, values: Any, plan: Plan, out: Structure, aux: Any) -> None:
         self.values, self.plan, self.out, self.aux = values, plan, out, aux
 
 
@@ -51,7 +52,8 @@ class Session:
 
     ``given`` is the caller's plan: where it does not hold, the call is refused. A plan of the
     session's own is made anew instead; with ``dense``, one of a product for every row or column,
-    for which no pattern is sought. ``looks`` counts how often the function was captured.
+    for which no pattern is sought. ``looks`` counts how often the function was captured. ``proof``,
+    if set, refuses plans that its owner cannot use.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Session:
         self.engine = ""
         self.reasons: tuple[str, ...] = ()
         self.ready: Ready | None = None
+        self.proof: Callable[[Plan], object] | None = None
         self._prepare(arguments)
 
     def _prepare(self, arguments: Arguments) -> None:
@@ -105,6 +108,9 @@ class Session:
         self._reading: Reading = found.reading.without_tensors()
         self._plain, self._objects = arguments.plain, arguments.objects
         self._run: LiftedRun | None = None
+        self._blocks: Blockwise | None = None
+        if found.captured is not None and not self._compile:
+            self._blocks = Blockwise.of(self._caller, found.captured, self.plan)
         self._calls = 0
         self._lift_guards: dict[str, TensorGuard] = {}
         self._changing: set[str] = set()
@@ -118,6 +124,8 @@ class Session:
     def evaluate(self, arguments: Arguments, chunk_size: int | None) -> Outcome:
         """The values at ``arguments``, once everything that the plan relies on was checked."""
         reading = self._checked(arguments)
+        if self.proof is not None:
+            self.proof(self.plan)  # before anything is computed
         if self._must_run_itself(reading, arguments):
             return self._by_function(arguments, chunk_size)
         found = self._study
@@ -132,7 +140,7 @@ class Session:
         tensors: Sequence[Tensor],
         chunk_size: int | None = None,
         into: Tensor | None = None,
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Any, Any]:
         """The values and aux, from the inputs of the captured graph; nothing is checked. ``into``,
         contiguous and apart from these, receives the values."""
         if self._run is not None and self._calls > STRAIGHT_FROM:
@@ -146,11 +154,18 @@ class Session:
 
     def _replayed(
         self, tensors: Sequence[Tensor], chunk_size: int | None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The values, and the tensors of aux."""
+    ) -> tuple[Any, list[Tensor]]:
+        """The values, of a dense Jacobian perhaps a list of a matrix for each primal, and the
+        tensors of aux."""
         captured, chunk = self._study.captured, chunk_size or self.plan.chunk_size
         assert captured is not None
         self._calls += 1
+        if self._blocks is not None:
+            if (found := self._blocks.matrices(tensors, chunk_size)) is not None:
+                self.engine, self.reasons = "replay", ()
+                matrices, aux = found
+                return matrices if self._dense else self._blocks.values(matrices), aux
+            self._blocks = None
         if self._calls == STRAIGHT_FROM:
             self._straighten(tensors, chunk)
         if (run := self._run) is not None:
@@ -201,7 +216,7 @@ class Session:
             for name, guard in self._lift_guards.items()
             if not self._is_unchanged(guard, tensor_named(name, arguments, reading))
         }
-        if (self._run is None and not self._unlifted) or changed:
+        if (self._run is None and not self._unlifted and self._blocks is None) or changed:
             self._lift_guards = {}
             self._changing |= changed
             self._calls = 0 if changed else self._calls

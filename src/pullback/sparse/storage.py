@@ -64,6 +64,7 @@ def save(plan: Plan, path: str | Path) -> None:
         "lifted_products": plan.lifted_products,
         "no_forward": plan.no_forward,
         "kind": plan.kind,
+        "wrt": plan.wrt,
         "coloring": None if coloring is None else [
             coloring.kind, coloring.order, coloring.num_colors
         ],
@@ -161,6 +162,7 @@ def _read(head: dict[str, Any], arrays: dict[str, Any]) -> Plan:
         lifted_products=None if products is None else int(products),
         no_forward=str(head["no_forward"]),
         kind=_kind(head["kind"]),
+        wrt=tuple(map(str, head["wrt"])),
         torch_version=str(head["torch"]),
     )
     if coloring is not None and not plan.assembly.in_order:

@@ -104,11 +104,10 @@ class Story:
             return Chain(row, col, output, input_, (), exists=False)
         links = []
         while node.op == "call_function":
-            found = reached[node]
-            links.append(self._link(node, found, element))
+            links.append(self._link(_made_by(node), reached[node], element))
             node, element = self._step_back(node, element, reached)
-        # Sums of contributions at a fork, and picks from a tuple, leave elements where they are.
-        telling = [link for link in links if link.call not in ("add", "getitem")]
+        # Sums of contributions at a fork leave elements where they are.
+        telling = [link for link in links if link.call != "add"]
         return Chain(row, col, output, input_, tuple(telling or links), exists=True)
 
     def densest(self) -> Densest:
@@ -202,6 +201,12 @@ class Story:
             tuple(int(k) for k in index),
             shape,
         )
+
+
+def _made_by(node: fx.Node) -> fx.Node:
+    """The call behind a result: of a tuple's entry, the call that returned the tuple."""
+    source = node.args[0] if packet_name(node) == "getitem" else node
+    return source if isinstance(source, fx.Node) else node
 
 
 def _is_reached(found: Any, element: int) -> bool:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _checks
+from .. import _checks, _torch
 from .._adjoint import probe
+from .._named import notes_of
 from .arguments import Arguments
 from .backward_graph import backward_graph, content_digest, structure_key
 from .capture import capture
@@ -109,7 +110,11 @@ class Study:
         here = self.arguments.primals
         with no_trace(self.state, self.func):
             for primals in (here, [*map(perturbed, here)], [shuffled(t, flip=True) for t in here]):
-                if not _is_symmetric_at(self._trial(primals)):
+                try:
+                    agree = _is_symmetric_at(self._trial(primals))
+                except RuntimeError:  # outside the domain of a call: a point that says nothing
+                    continue
+                if not agree:
                     return "random products with it and with its transpose differ"
         return ""
 
@@ -140,7 +145,7 @@ class Study:
 
     @property
     def notes(self) -> list[str]:
-        notes: list[str] = []
+        notes: list[str] = [*notes_of(self.func)]
         if self.captured is None:
             notes.append(
                 f"no captured graph stands for the function: {self.reason}. It runs itself at "
@@ -171,6 +176,20 @@ def study(
     A graph whose key is ``known`` has the pattern of an earlier study: it is not sought again.
     """
     state = State.of(written(func), extra=arguments.objects)
+    with _torch.versions_kept([owned.tensor for owned in state.leaves]):
+        return _studied(caller, func, arguments, state, has_aux, frozen, detecting, known)
+
+
+def _studied(
+    caller: str,
+    func: Callable[..., Any],
+    arguments: Arguments,
+    state: State,
+    has_aux: bool,
+    frozen: Sequence[str],
+    detecting: bool,
+    known: str,
+) -> Study:
     reading = state.read()
     named = _frozen_names(caller, frozen, reading, arguments)
     reason, once = "", None

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from .. import _checks, _torch
 from .._differences import bound_text
+from .._named import wrt_of
 from .arguments import Arguments, arguments_for
 from .blame import Findings
 from .crosscheck import cross_check
 from .given import check_matrix
-from .gradient import Gradient, second_derivatives
+from .gradient import Gradient, second_derivatives, written
 from .plan import Plan
 from .products import Function
 from .session import Session
@@ -62,6 +63,7 @@ def verify(
     argnums: int | tuple[int, ...] | None = None,
     cotangents: Any = None,
     matrix: Any = None,
+    wrt: Any = None,
 ) -> Verified:
     """Check a derivative of ``func``, at ``args`` and near by: that along a plan, or torch's own.
 
@@ -90,6 +92,8 @@ def verify(
         cotangents: as for ``pb.plan_hessian``: for the Hessian of v · func.
         matrix: the derivative at ``args`` as some other program has it: dense or sparse, of shape
             (m, n) or of jacrev's shape. It is compared with autograd.
+        wrt: for a module, whose tensors to differentiate with respect to, as for ``pb.jacobian``;
+            a plan knows its own.
 
     Returns:
         A `Verified`: what was compared, how finely, and what was not.
@@ -124,6 +128,10 @@ def verify(
         raise _checks.not_a_plan(caller, plan)
     if order is not None:
         _checks.verify_order(caller, order, plan.kind if plan is not None else None)
+    names = wrt if plan is None else list(plan.wrt) or None
+    named = wrt_of(caller, func, names, 0 if argnums is None else argnums)
+    if named is not None:
+        func, args, argnums = named.called, named.arguments(args), None
     second = (plan is not None and plan.kind == "hessian") or (plan is None and order == 2)
     if plan is not None:
         if argnums is not None:
@@ -167,7 +175,7 @@ def _verified(
     if plan is not None and plan.kind == "jacobian":
         return Verified((*compared, "reverse mode"))
     findings = Findings()
-    with no_trace(State.of(func), func):
+    with no_trace(State.of(written(func), extra=arguments.objects), func):
         cross_check(problem, findings)
     compared += findings.compared
     if len(compared) < 2:

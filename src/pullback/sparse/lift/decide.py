@@ -75,10 +75,15 @@ class Way:
             terms_of(ends, core, pattern)
             for ends, core, pattern in zip(self.ends, self.cores, self.patterns, strict=True)
         ]
-        if len(found) == 1 and self.num_products == 1 and len(self.ends[0].exits) == 1:
+        if self._may_be_blocks:
             size = self.cores[0].pattern.shape[1]
             return [with_blocks(found[0], self._batch_sizes, size)]
         return found
+
+    @property
+    def _may_be_blocks(self) -> bool:
+        one = len(self.pieces) == 1 and self.num_products == 1 and len(self.ends[0].exits) == 1
+        return one and any(size > 1 for size in self._batch_sizes)
 
     @property
     def _batch_sizes(self) -> list[int]:
@@ -99,7 +104,7 @@ class Way:
     def _adding(self) -> float:
         """Of putting the values together. Blocks are looked for where there are many terms."""
         nnz = self.whole.nnz
-        many = _MANY * nnz < self.terms <= _TERMS_AT_MOST and len(self.pieces) == 1
+        many = _MANY * nnz < self.terms <= _TERMS_AT_MOST and self._may_be_blocks
         if many and (blocks := self.assembly[0].blocks) is not None:
             return cost.matrix_product(blocks[0], *blocks[1].shape)
         return cost.adding(self.terms, nnz)
@@ -133,7 +138,7 @@ class Way:
 
     @cached_property
     def cost(self) -> float:
-        total = self._assembling
+        total = self._assembling + cost.factors(len(self.pieces))
         for piece, core in zip(self.pieces, self.cores, strict=True):
             count, (rows, columns) = core.num_products, core.pattern.shape
             total += cost.work(self.graph, piece.varying, count)

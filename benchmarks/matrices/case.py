@@ -15,12 +15,11 @@ import pullback as pb
 
 from ..options import Options
 from ..peers import dense
-from ..peers.agreement import disagreement
+from ..peers.agreement import check_product, disagreement
 from ..peers.client import JaxPeers, PeerError
 from ..peers.turns import COLD, QUICK, WARM, Timed, once, reason, take_turns, timed, total
 from ..problems import by_hand
 from ..problems.catalogue import Problem
-from ..problems.in_torch import Func, build
 from ..timing import Cell, Timing
 from .ours import (
     COMPILED,
@@ -55,10 +54,10 @@ class Result:
 
 
 def measure(problem: Problem, jax: JaxPeers | str, options: Options) -> Result:
-    func, x = build(problem)
-    ours = prepare(func, x)
-    pb.verify(func, x, plan=ours.plain)
-    truth = pb.jacobian(func, plan=ours.plain, layout="scipy")(x)
+    ours = prepare(problem)
+    derivative, func, x = ours.derivative, ours.func, ours.x
+    truth = derivative.matrix(func, plan=ours.plain, layout="scipy")(x)
+    check_product(derivative.first(func), x, truth)
     result = Result(problem, _facts(ours))
     if not isinstance(jax, str):
         jax = _opened(jax, problem)
@@ -69,7 +68,7 @@ def measure(problem: Problem, jax: JaxPeers | str, options: Options) -> Result:
         candidates["by hand"] = _by_hand(problem, x, truth, result)
     best = Dense("", "")
     if "dense" in options.peers:
-        best = _best_dense(func, x, truth, options.quick, result)
+        best = _best_dense(ours, truth, options.quick, result)
         candidates["torch.func"] = best.run
     with_jax = _JaxTurns(jax, options, result)
     result.set_up = _set_up(ours, with_jax)
@@ -90,10 +89,18 @@ def _facts(ours: Ours) -> dict[str, Any]:
         "rows": m,
         "columns": n,
         "nnz": plain.pattern.nnz,
-        "plain": f"{plain.num_products} {plain.mode}",
+        "plain": f"{plain.num_products} {_way(plain)}",
         "chosen": f"{chosen.num_products} {'lifted' if chosen.lifted else chosen.mode}",
         "reason": chosen.reason,
+        "colors": {
+            kind: pb.color(plain.pattern, kind).num_colors for kind in ours.derivative.colorings
+        },
     }
+
+
+def _way(plain: pb.Plan) -> str:
+    kind: str = plain.coloring.kind
+    return kind if kind in ("star", "acyclic") else plain.mode
 
 
 def _opened(jax: JaxPeers, problem: Problem) -> JaxPeers | str:
@@ -149,17 +156,15 @@ class Dense:
     name: str
 
 
-def _best_dense(
-    func: Func, x: Tensor, truth: scipy.sparse.csr_array, quick: bool, result: Result
-) -> Dense:
+def _best_dense(ours: Ours, truth: scipy.sparse.csr_array, quick: bool, result: Result) -> Dense:
     m, n = truth.shape
-    size = m * n * x.element_size()
+    size = m * n * ours.x.element_size()
     if size > (QUICK_DENSE_BYTES if quick else DENSE_BYTES):
         return Dense(f"dense: {size / 2**30:,.1f} GiB", "")
     looks: dict[str, tuple[float, Callable[[], Tensor]]] = {}
     matrix, refusal = None, ""
-    for name, way in dense.variants(size).items():
-        run: Callable[[], Tensor] = partial(way, func, x)
+    for name, way in dense.variants(size, result.problem.matrix).items():
+        run: Callable[[], Tensor] = partial(way, ours.func, ours.x)
         try:
             seconds, found = _look(run)
         except Exception as error:  # one mode may lack a formula that another has

@@ -13,41 +13,65 @@ SET_UP = (PLAIN, LIFTED, "asdex", "asdex detection", "asdex coloring", "sparseja
 COLD = ("pullback", COMPILED, "asdex", "asdex compilation")
 WARM = (*NAMES, IN_PLACE, NO_PLAN, "forward", "by hand", "torch.func", *FORMS, "sparsejac")
 ASDEX = "asdex ÷ pullback"
+TITLES = {
+    "jacobian": (
+        "Problems",
+        "Set-up: capture, detection, coloring",
+        "From a function to its first matrix",
+        "One evaluation",
+    ),
+    "hessian": (
+        "Hessians: problems",
+        "Hessians, set-up: capture, detection, coloring",
+        "From a function to its first Hessian",
+        "One Hessian",
+    ),
+}
 NOTES = (
-    '`pb.plan_jacobian` with `lift=False` and with `lift="auto"`, in a process that has planned '
-    "before; asdex's `jacobian_sparsity` and `jacobian_coloring_from_sparsity`, apart and as one. "
+    "Entries that may be nonzero, and products of one evaluation: of the two plans, and of asdex, "
+    "with its entries where it finds others.",
+    '`pb.plan_{matrix}` with `lift=False` and with `lift="auto"`, in a process that has planned '
+    "before; asdex's `{matrix}_sparsity` and `{matrix}_coloring_from_sparsity`, apart and as one. "
     'The ratio is to `lift="auto"`.',
     "The plan, what is captured or compiled, and one evaluation. `compiled` is measured once, with "
     "empty caches; asdex goes to its values under `jax.jit`, its set-up included. The ratio is to "
     "pullback without a compiler.",
     "With a plan, to a CSR tensor, under `no_grad`; `out=` writes into an earlier one, by the last "
-    "of the ways before it; `no plan` is the dense `pb.jacobian(f)`. asdex compiled, to its values "
+    "of the ways before it; `no plan` is the dense `pb.{matrix}(f)`. asdex compiled, to its values "
     "alone, to BCOO and to SciPy's CSR, sparsejac compiled to BCOO. `torch.func` is the fastest of "
-    "`jacrev` and `jacfwd`, in chunks of 32, of 256, and whole; left out above 1 GiB. `by hand` "
-    "fills a value array whose structure is known beforehand. Ratios are of the fastest column of "
-    "each; of pullback, of those that return a new sparse matrix.",
+    "`jacrev` and `jacfwd`{dense}, in chunks of 32, of 256, and whole; left out above 1 GiB. `by "
+    "hand` fills a value array whose structure is known beforehand. Ratios are of the fastest "
+    "column of each; of pullback, of those that return a new sparse matrix.",
 )
+DENSE = {
+    "jacobian": "",
+    "hessian": " of the gradient, of `hessian`, and of `torch.autograd.functional.hessian`",
+}
+COLORINGS = " Between them, the colors of the whole matrix by {}."
 
 
-def as_tables(results: Sequence[Result], against: str) -> list[Table]:
+def as_tables(matrix: str, results: Sequence[Result], against: str) -> list[Table]:
+    titles = TITLES[matrix]
+    _, *notes = (note.format(matrix=matrix, dense=DENSE[matrix]) for note in NOTES)
+    set_up, cold, warm = (f"{note} {against}" for note in notes)
     return [
-        _problems(results),
+        _problems(titles[0], results),
         _table(
-            "Set-up: capture, detection, coloring",
+            titles[1],
             SET_UP,
             [(r.problem.name, r.set_up) for r in results],
             (Ratio(ASDEX, ("asdex",), (LIFTED,)),),
-            f"{NOTES[0]} {against}",
+            set_up,
         ),
         _table(
-            "From a function to its first matrix",
+            titles[2],
             COLD,
             [(r.problem.name, r.cold) for r in results],
             (Ratio(ASDEX, ("asdex",), ("pullback",)),),
-            f"{NOTES[1]} {against}",
+            cold,
         ),
         _table(
-            "One evaluation",
+            titles[3],
             WARM,
             [(r.problem.name, r.warm) for r in results],
             (
@@ -57,7 +81,7 @@ def as_tables(results: Sequence[Result], against: str) -> list[Table]:
                 Ratio("pullback ÷ by hand", NAMES, ("by hand",)),
                 Ratio("pullback ÷ forward", NAMES, ("forward",)),
             ),
-            f"{NOTES[2]} {against}",
+            warm,
         ),
     ]
 
@@ -83,13 +107,13 @@ def _table(
     )
 
 
-def _problems(results: Sequence[Result]) -> Table:
+def _problems(title: str, results: Sequence[Result]) -> Table:
+    colorings = tuple(results[0].facts["colors"]) if results else ()
     return Table(
-        "Problems",
-        ("rows × columns", "entries", "plain", "lift=auto", "asdex"),
+        title,
+        ("rows × columns", "entries", "plain", *colorings, "lift=auto", "asdex"),
         tuple(Row(result.problem.name, _facts(result.facts)) for result in results),
-        "Entries that may be nonzero, and products of one evaluation: of the two plans, and of "
-        "asdex, with its entries where it finds others.",
+        NOTES[0] + (COLORINGS.format(", ".join(colorings)) if colorings else ""),
         compare=False,
     )
 
@@ -100,7 +124,8 @@ def _facts(facts: dict[str, Any]) -> tuple[str, ...]:
     if theirs is not None and theirs["nnz"] != facts["nnz"]:
         asdex += f", {theirs['nnz']:,}"
     shape = f"{facts['rows']:,} × {facts['columns']:,}"
-    return (shape, f"{facts['nnz']:,}", facts["plain"], facts["chosen"], asdex)
+    colors = map(str, facts["colors"].values())
+    return (shape, f"{facts['nnz']:,}", facts["plain"], *colors, facts["chosen"], asdex)
 
 
 def _once(columns: Sequence[str], rows: Sequence[tuple[str, Cells]]) -> list[str]:

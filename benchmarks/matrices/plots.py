@@ -58,9 +58,10 @@ def _figure(kind: str, results: Sequence[Result]) -> Figure:
             sizes, times = zip(*points, strict=True)
             label = f"pullback, {name}" if name in OURS else name
             axes.loglog(sizes, times, style, color=color, marker="o", markersize=3, label=label)
-    axes.set_xlabel("entries of the Jacobian that may be nonzero")
+    matrix = results[0].problem.matrix.capitalize()
+    axes.set_xlabel(f"entries of the {matrix} that may be nonzero")
     axes.set_ylabel("ms for one evaluation")
-    axes.set_title(f"{kind}: one Jacobian, median")
+    axes.set_title(f"{kind}: one {matrix}, median")
     axes.grid(which="major", alpha=0.3)
     figure.legend(fontsize="small", loc="outside right upper")
     return figure

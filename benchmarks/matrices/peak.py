@@ -1,4 +1,4 @@
-"""``python -m benchmarks.jacobians.peak REQUEST``: print the bytes that one candidate adds.
+"""``python -m benchmarks.matrices.peak REQUEST``: print the bytes that one candidate adds.
 
 REQUEST is a JSON object: the fields of the problem, ``candidate`` and ``threads``.
 """
@@ -12,30 +12,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import pullback as pb
-
 from ..memory import peak_bytes
 from ..peers.dense import variants
 from ..problems.catalogue import TINY, Problem
 from ..problems.in_torch import Func, build
+from .derivative import DERIVATIVES
 from .ours import COMPILED, LIFTED, PLAIN, without_graph
 
 
 def added(candidate: str, problem: Problem) -> int:
-    evaluate(candidate, *build(TINY))  # imports, and compiles what any problem needs
+    evaluate(
+        candidate, problem.matrix, *build(TINY[problem.matrix])
+    )  # imports, and compiles what any problem needs
     func, x = build(problem)
     without_graph(func, x)
     before = peak_bytes()
-    evaluate(candidate, func, x)
+    evaluate(candidate, problem.matrix, func, x)
     return peak_bytes() - before
 
 
-def evaluate(candidate: str, func: Func, x: Tensor) -> Tensor:
+def evaluate(candidate: str, matrix: str, func: Func, x: Tensor) -> Tensor:
     if candidate not in (PLAIN, LIFTED, COMPILED):
-        return variants(0)["jacrev by 256"](func, x)
-    plan = pb.plan_jacobian(func, x, lift=False if candidate == PLAIN else "auto")
-    jac = pb.jacobian(func, plan=plan, compile=candidate == COMPILED)
-    return without_graph(jac, x)
+        return variants(0, matrix)["jacrev by 256"](func, x)
+    derivative = DERIVATIVES[matrix]
+    plan = derivative.plan(func, x, lift=False if candidate == PLAIN else "auto")
+    run = derivative.matrix(func, plan=plan, compile=candidate == COMPILED)
+    return without_graph(run, x)
 
 
 def main() -> None:

@@ -13,12 +13,12 @@ from ..report import environment
 from ..timing import Cell
 from .case import Cells, Result
 
-NAME = "jacobians.json"
 
-
-def write(folder: Path, results: Sequence[Result], options: Options, against: str) -> Path:
+def write(
+    folder: Path, matrix: str, results: Sequence[Result], options: Options, against: str
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / NAME
+    path = folder / f"{matrix}s.json"
     content = {
         "environment": environment(),
         "peers": against,

@@ -49,7 +49,7 @@ def _memory(result: Result, options: Options, python: str | None) -> dict[str, i
 
 def _ours(result: Result, candidate: str, options: Options) -> int | str:
     request = {"candidate": candidate, "threads": options.threads, **asdict(result.problem)}
-    command = [sys.executable, "-m", "benchmarks.jacobians.peak", json.dumps(request)]
+    command = [sys.executable, "-m", "benchmarks.matrices.peak", json.dumps(request)]
     try:
         ended = subprocess.run(
             command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=PATIENCE
@@ -64,7 +64,7 @@ def _ours(result: Result, candidate: str, options: Options) -> int | str:
 def _asdex(problem: Problem, python: str, options: Options) -> int | str:
     with JaxPeers(python, options.threads, PATIENCE) as jax:
         try:
-            for each in (TINY, problem):
+            for each in (TINY[problem.matrix], problem):
                 jax.open(each)
                 jax.forward()
                 before = jax.peak()
@@ -86,7 +86,8 @@ def memory_table(results: Sequence[Result]) -> Table:
         columns,
         tuple(rows),
         "The largest problem of each kind: a plan and one evaluation, in a process of its own that "
-        "has evaluated a tiny one; `torch.func` by its `jacrev` in chunks of 256.",
+        "has evaluated a tiny one; `torch.func` by its `jacrev` (for Hessians, of the gradient) in "
+        "chunks of 256.",
         compare=False,
     )
 
