@@ -435,7 +435,7 @@ def test_named_tensors_of_a_module() -> None:
         torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)
     ).double()
     assert len(pb.verify(module, X, wrt="0.weight").compared) == 3
-    loss = torch.nn.Sequential(module, torch.nn.Flatten(0), torch.nn.Softmax(0), _Sum()).double()
+    loss = torch.nn.Sequential(module, torch.nn.Sigmoid(), _Sum()).double()
     assert len(pb.verify(loss, X, wrt="parameters", order=2).compared) == 4
     plan = pb.plan_hessian(loss, X, wrt=["0.0.bias"])
     assert len(pb.verify(loss, X, plan=plan).compared) == 5
