@@ -10,7 +10,7 @@ import torch
 from . import _checks, _torch
 from ._jacobian import Jacobian
 from ._named import wrt_of
-from .sparse.gradient import Gradient, second_derivatives
+from .sparse.gradient import Gradient
 from .sparse.layouts import LAYOUTS
 from .sparse.pattern import SparsityPattern
 from .sparse.plan import Plan
@@ -90,10 +90,14 @@ def plan_hessian(
         func, sample_args = named.called, named.arguments(sample_args)
     gradient = Gradient(caller, func, argnums, has_aux=has_aux, weighed=weighed)
     args = (*sample_args, cotangents) if weighed else sample_args
-    with second_derivatives(caller):
+    try:
         return planned(
             caller, gradient, args, gradient.argnums, mode, lift, pattern, has_aux, freeze
         )
+    except RuntimeError as error:
+        if refusal := _checks.no_second_derivative(caller, error):
+            raise refusal from error
+        raise
 
 
 class Hessian:
@@ -137,14 +141,19 @@ class Hessian:
                 ``out`` is another kind of matrix.
             UnsupportedError: autograd cannot differentiate the backward of a call in ``func``.
         """
-        self._last = self._plain
+        chosen = self._plain
         if self._wrt is not None:
             args = self._wrt.arguments(args)
         if cotangents is not None:
-            self._weighed = self._weighed or self._of_gradient(weighed=True)
-            self._last, args = self._weighed, (*args, cotangents)
-        with second_derivatives("hessian"):
-            return self._last(*args, out=out)
+            chosen = self._weighed = self._weighed or self._of_gradient(weighed=True)
+            args = (*args, cotangents)
+        self._last = chosen  # other threads may make it another one
+        try:
+            return chosen(*args, out=out)
+        except RuntimeError as error:
+            if refusal := _checks.no_second_derivative("hessian", error):
+                raise refusal from error
+            raise
 
     @property
     def plan(self) -> Plan | None:

@@ -44,8 +44,10 @@ def added(run: Callable[[], object]) -> tuple[int, Any]:
 def main() -> None:
     torch.set_num_threads(1)
     lift = sys.argv[1] == "lifted"
-    small = torch.rand(100, dtype=torch.float64)
-    pb.jacobian(coupled, plan=pb.plan_jacobian(coupled, small, lift=lift))(small)  # imports
+    small = torch.rand(5_000, dtype=torch.float64)
+    pb.jacobian(coupled, plan=pb.plan_jacobian(coupled, small, lift=lift))(
+        small
+    )  # imports, kernels
     x = torch.rand(N, dtype=torch.float64)
     forward, _ = added(lambda: coupled(x.clone().requires_grad_()))
     gc.collect()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -128,18 +127,6 @@ def _backward(
         torch.zeros_like(leaf) if gradient is None else gradient
         for leaf, gradient in zip(leaves, found, strict=True)
     ]
-
-
-@contextmanager
-def second_derivatives(caller: str) -> Iterator[None]:
-    """Where autograd cannot differentiate a backward, say so in the words of ``caller``."""
-    try:
-        yield
-    except RuntimeError as error:
-        refusal = _checks.no_second_derivative(caller, error)
-        if refusal is None:
-            raise
-        raise refusal from error
 
 
 def result_name(func: object) -> str:
