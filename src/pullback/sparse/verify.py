@@ -17,7 +17,7 @@ from .arguments import Arguments, arguments_for
 from .blame import Findings
 from .crosscheck import cross_check
 from .given import check_matrix
-from .gradient import Gradient, second_derivatives, written
+from .gradient import Gradient, written
 from .plan import Plan
 from .products import Function
 from .session import Session
@@ -146,8 +146,12 @@ def verify(
         func = Gradient(caller, func, chosen, has_aux=has_aux, weighed=weighed)
         chosen = func.argnums
     arguments = arguments_for(caller, (*args, cotangents) if weighed else args, chosen, func)
-    with second_derivatives(caller):
+    try:
         return _verified(caller, func, arguments, has_aux, plan, matrix)
+    except RuntimeError as error:
+        if refusal := _checks.no_second_derivative(caller, error):
+            raise refusal from error
+        raise
 
 
 def _verified(
