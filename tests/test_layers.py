@@ -198,6 +198,7 @@ SPARSE: tuple[str, ...] = (
     "planning",
     "session",
     "cutting",
+    "widening",
     "witnesses",
     "blame",
     "crosscheck",

@@ -370,6 +370,17 @@ def test_float32_is_compared_in_double_precision_if_it_can_be() -> None:
     assert pb.verify(torch.exp, X.float()).resolution < 1e-7
     layer = torch.nn.Linear(4, 2)
     found = pb.verify(lambda x: layer(x).tanh(), X.float())
+    assert found.notes == ()
+    assert found.resolution < 1e-7
+    assert layer.weight.dtype == torch.float32
+    wide = torch.nn.Linear(2100, 1)
+    assert pb.verify(lambda x: wide(x).tanh().sum(), drawn(2100).float(), order=2).notes == ()
+
+    def single(x: Tensor) -> Tensor:
+        assert x.dtype == torch.float32
+        return x.exp()
+
+    found = pb.verify(single, X.float())
     assert "compared in float32" in repr(found)
     assert "finite differences" in found.compared
     wrong = custom(torch.exp, lambda v, x: 1.2 * x.exp() * v)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -27,6 +27,7 @@ from .draws import generators_kept
 from .gradient import Gradient, result_name, written
 from .leaf import Leaf
 from .products import Flattened, Function
+from .widening import Widening
 
 DIFFERENCES = "finite differences"
 Product = Callable[[Tensor], Tensor]
@@ -57,9 +58,15 @@ class Problem:
     """A function, or the gradient of one, at one point, and the runs that are made of it there."""
 
     def __init__(
-        self, caller: str, func: Callable[..., Any], arguments: Arguments, has_aux: bool
+        self,
+        caller: str,
+        func: Callable[..., Any],
+        arguments: Arguments,
+        has_aux: bool,
+        widens: bool = False,
     ) -> None:
         self.caller, self.func, self.arguments, self.has_aux = caller, func, arguments, has_aux
+        self.widens = widens
         self.primals: Sequence[Tensor] = [fresh(t) for t in arguments.primals]
         self.point = _flat(self.primals)
         self._user = written(func)
@@ -73,14 +80,17 @@ class Problem:
         return self.arguments.inputs
 
     def at(self, primals: Sequence[Tensor]) -> Problem:
-        return Problem(self.caller, self.func, self.arguments.with_primals(primals), self.has_aux)
+        return Problem(
+            self.caller, self.func, self.arguments.with_primals(primals), self.has_aux, self.widens
+        )
 
     @contextmanager
     def run(self) -> Iterator[None]:
         """Draw the same in every run, and keep torch's warnings about its own ways to itself."""
         with generators_kept(self._user), warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
-            yield
+            with Widening() if self.widens else nullcontext():
+                yield
 
     def flattened(self) -> Flattened:
         """Of the primals, others than the caller's own: they may be written to."""
@@ -123,7 +133,8 @@ class Problem:
 
     def reference(self) -> Reference:
         with self.run():
-            return Reference(Function(self.caller, self.func, self.arguments, self.has_aux))
+            source = Function(self.caller, self.func, self.arguments, self.has_aux)
+            return Reference(source, self.run)
 
     def forward(self) -> Witness:
         """Forward mode of the function; of the gradient, that is forward over reverse."""
@@ -210,8 +221,8 @@ class Problem:
 class Reference:
     """Products by plain autograd, one VJP each, and the whole matrix where it is small."""
 
-    def __init__(self, source: Function) -> None:
-        self._source = source
+    def __init__(self, source: Function, run: Callable[[], AbstractContextManager[None]]) -> None:
+        self._source, self._run = source, run
         self.outputs, self.returned = source.outputs, source.returned
         m = sum(t.numel() for t in source.outputs)
         n = sum(t.numel() for t in source.primals)
@@ -226,20 +237,25 @@ class Reference:
         if self.matrix is not None:
             used = v != 0  # 0 times nan is nan
             return v[used].to(self.matrix.dtype) @ self.matrix[used]
-        return self._source.rev(v[None])[0].detach()
+        with self._run():
+            return self._source.rev(v[None])[0].detach()
 
     @property
     def refusal(self) -> str:
         """Why there are no products J t, if so."""
-        if self.matrix is not None or self._source.goes_forward():
+        if self.matrix is not None:
             return ""
-        return self._source.forward_refusal or "its backward cannot be differentiated"
+        with self._run():
+            if self._source.goes_forward():
+                return ""
+            return self._source.forward_refusal or "its backward cannot be differentiated"
 
     def along(self, t: Tensor) -> Tensor:
         if self.matrix is not None:
             used = t != 0
             return self.matrix[:, used] @ t[used].to(self.matrix.dtype)
-        return self._source.fwd(t[None])[0].detach()
+        with self._run():
+            return self._source.fwd(t[None])[0].detach()
 
     def size_along(self, t: Tensor, found: Tensor) -> Tensor:
         """What the terms of J t amount to, for a measure of its rounding."""
@@ -319,19 +335,25 @@ def widened(problem: Problem) -> Problem:
     ]
     if all(new is old for new, old in zip(leaves, arguments.leaves, strict=True)):
         return problem
-    wide = Problem(
-        problem.caller, problem.func, replace(arguments, leaves=tuple(leaves)), problem.has_aux
-    )
+    wider = replace(arguments, leaves=tuple(leaves))
+    for widens in (False, True):
+        wide = Problem(problem.caller, problem.func, wider, problem.has_aux, widens)
+        if _follows(problem, wide):
+            return wide
+    return problem
+
+
+def _follows(problem: Problem, wide: Problem) -> bool:
+    """Whether the function gives the same in double precision."""
     try:
         narrow, found = problem.value(problem.point), wide.value(wide.point)
-    except Exception:  # a kernel, a parameter or a buffer of float32, say
-        return problem
-    followed = found.dtype == torch.float64 and found.shape == narrow.shape
-    scale = 0.02 * float(narrow.abs().nan_to_num(0.0, 0.0, 0.0).amax()) if narrow.numel() else 0.0
-    close = followed and torch.allclose(
-        narrow.double(), found, rtol=0.02, atol=scale, equal_nan=True
+    except Exception:  # a kernel of float32, say
+        return False
+    if found.dtype != torch.float64 or found.shape != narrow.shape:
+        return False
+    return torch.allclose(
+        narrow.double(), found, rtol=0.02, atol=0.02 * largest(narrow), equal_nan=True
     )
-    return wide if close else problem
 
 
 def attempted(witness: Witness, probe: Tensor) -> str:
