@@ -52,7 +52,7 @@ def not_symmetric(caller: str, mode: str, reason: str) -> UnsupportedError:
 def plan_needs_symmetry(caller: str, reason: str) -> ArgumentError:
     return ArgumentError(
         f"{caller}: the plan reads entries from their mirrors, and the Hessian of `func` is not "
-        f"known to be symmetric: {reason}. {_plan_again(caller)}"
+        f"known to be symmetric: {reason}. {_plan_again('hessian')}"
     )
 
 
