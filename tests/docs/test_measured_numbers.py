@@ -51,6 +51,15 @@ def numbers(cells: list[str]) -> list[float]:
         ("one evaluation: fastest", "One evaluation", "torch.func ÷ pullback"),
         ("`pb.jacobian(f)` without a plan", "One evaluation", "torch.func ÷ no plan"),
         ("one evaluation: pullback ÷ deriv", "One evaluation", "pullback ÷ by hand"),
+        ("a Hessian, compiled where", "One Hessian", "asdex ÷ pullback"),
+        ("set-up of a H", "Hessians, set-up: capture, detection, coloring", "asdex ÷ pullback"),
+        (
+            "from a function to its first H",
+            "From a function to its first Hessian",
+            "asdex ÷ pullback",
+        ),
+        ("a Hessian: fastest of", "One Hessian", "torch.func ÷ pullback"),
+        ("a Hessian: pullback ÷ second", "One Hessian", "pullback ÷ by hand"),
     ],
 )
 def test_the_table_of_times_is_that_of_the_results(row: str, title: str, name: str) -> None:
