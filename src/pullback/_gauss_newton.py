@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _checks
-from ._jacobian import Jacobian
+from ._jacobian import Jacobian, checked_layout
 from ._trees import Structure
 from .sparse.arguments import Arguments
-from .sparse.layouts import LAYOUTS, matrix, refill
+from .sparse.layouts import matrix, refill
 from .sparse.normal import NormalMatrix
 from .sparse.pattern import SparsityPattern
 from .sparse.plan import Plan
@@ -175,12 +174,6 @@ def gauss_newton(
     Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", Neural
     Computation 14, 2002.
     """
-    caller = "gauss_newton"
-    _checks.chunk_size(caller, chunk_size)
-    _checks.flag(caller, "has_aux", has_aux)
-    if plan is not None and not isinstance(plan, Plan):
-        raise _checks.not_a_plan(caller, plan)
-    _checks.flag(caller, "compile", compile)
-    layout = torch.sparse_csr if layout is None else layout
-    _checks.jacobian_layout(caller, layout, LAYOUTS)
+    csr = torch.sparse_csr
+    layout = checked_layout("gauss_newton", plan, layout, chunk_size, has_aux, compile, csr)
     return GaussNewton(func, argnums, plan, layout, chunk_size, has_aux, trust_indices, compile)

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 from . import _checks, _torch
-from ._jacobian import Jacobian
+from ._jacobian import Jacobian, checked_layout
 from ._named import wrt_of
 from .sparse.gradient import Gradient
-from .sparse.layouts import LAYOUTS
 from .sparse.pattern import SparsityPattern
 from .sparse.plan import Plan
 from .sparse.planning import planned
-from .sparse.samples import BLOCK_DIAGONAL
 
 MODES = ("auto", "fwd", "rev", "star", "acyclic", "dense")
 
@@ -239,13 +235,5 @@ def hessian(
 
     Method: see ``pb.plan_hessian``.
     """
-    caller = "hessian"
-    _checks.chunk_size(caller, chunk_size)
-    _checks.flag(caller, "has_aux", has_aux)
-    if plan is not None and not isinstance(plan, Plan):
-        raise _checks.not_a_plan(caller, plan)
-    _checks.flag(caller, "compile", compile)
-    if layout is None:
-        layout = torch.strided if plan is None else torch.sparse_csr
-    _checks.jacobian_layout(caller, layout, (*LAYOUTS, BLOCK_DIAGONAL))
+    layout = checked_layout("hessian", plan, layout, chunk_size, has_aux, compile)
     return Hessian(func, argnums, has_aux, wrt, plan, layout, chunk_size, trust_indices, compile)

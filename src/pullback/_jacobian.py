@@ -273,6 +273,28 @@ def _device(source: Function | Existing) -> torch.device:
     return (*source.primals, *source.outputs)[0].device
 
 
+def checked_layout(
+    caller: str,
+    plan: object,
+    layout: Any,
+    chunk_size: int | None,
+    has_aux: object,
+    compile: object,
+    otherwise: Any = torch.strided,
+) -> Any:
+    """The layout that is meant, with all options checked; ``otherwise`` is that without a plan."""
+    _checks.chunk_size(caller, chunk_size)
+    _checks.flag(caller, "has_aux", has_aux)
+    if plan is not None and not isinstance(plan, Plan):
+        raise _checks.not_a_plan(caller, plan)
+    _checks.flag(caller, "compile", compile)
+    if layout is None:
+        layout = otherwise if plan is None else torch.sparse_csr
+    blocks_too = (BLOCK_DIAGONAL,) if otherwise is torch.strided else ()
+    _checks.jacobian_layout(caller, layout, (*LAYOUTS, *blocks_too))
+    return layout
+
+
 def jacobian(
     func: Callable[..., Any],
     argnums: int | tuple[int, ...] = 0,
@@ -349,14 +371,7 @@ def jacobian(
     estimation of sparse Jacobian matrices", 1974); see ``pb.plan_jacobian`` for the structure.
     """
     caller = "jacobian"
-    _checks.chunk_size(caller, chunk_size)
-    _checks.flag(caller, "has_aux", has_aux)
-    if plan is not None and not isinstance(plan, Plan):
-        raise _checks.not_a_plan(caller, plan)
-    _checks.flag(caller, "compile", compile)
-    if layout is None:
-        layout = torch.strided if plan is None else torch.sparse_csr
-    _checks.jacobian_layout(caller, layout, (*LAYOUTS, BLOCK_DIAGONAL))
+    layout = checked_layout(caller, plan, layout, chunk_size, has_aux, compile)
     named = wrt_of(caller, func, wrt, argnums)
     return Jacobian(
         func if named is None else named.called, argnums, plan, layout, chunk_size, has_aux,

@@ -146,6 +146,22 @@ def test_a_function_that_cuts_its_gradients_is_taken_as_it_is(func: Func) -> Non
         pb.plan_hessian(func, x, lift=False, mode="star")
 
 
+def test_a_hook_of_a_module_is_a_cut() -> None:
+    net = torch.nn.Linear(6, 6, dtype=torch.float64)
+    net.register_full_backward_hook(lambda module, given, sent: (given[0] * 2,))  # type: ignore[arg-type]
+
+    def func(x: Tensor) -> Tensor:
+        return (net(x) ** 2 * x.roll(1)).sum()
+
+    plan = pb.plan_hessian(func, point(6), lift=False)
+    assert not plan.coloring.is_symmetric
+    with torch.no_grad():
+        found = pb.hessian(func, plan=plan)(3 * point(6)).to_dense()
+    torch.testing.assert_close(found, jacobian_of_the_gradient(func, 3 * point(6)))
+    with pytest.raises(pb.UnsupportedError, match="not known to be symmetric"):
+        pb.plan_hessian(func, point(6), lift=False, mode="star")
+
+
 def test_products_alone_tell_an_asymmetric_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = jacobian_of_the_gradient(hooked, point(6))
     assert not torch.allclose(matrix, matrix.T)
