@@ -78,7 +78,8 @@ def _section(name: str, options: Options) -> str:
 
 def _command(name: str, options: Options) -> str:
     memory = " --memory" if options.memory else ""
-    return f"python -m benchmarks {name} --threads {options.threads}{memory}"
+    bundle = " --bundle FOLDER" if options.bundle else ""
+    return f"python -m benchmarks {name} --threads {options.threads}{memory}{bundle}"
 
 
 if __name__ == "__main__":

@@ -74,8 +74,11 @@ def plan_leaves(caller: str, kind: str, planned: Sequence[Any], found: Sequence[
 
 
 def _plan_again(caller: str, kind: str = "jacobian") -> str:
-    kind = "hessian" if "hessian" in caller.lower() else kind
-    return f"Plan again for it: pb.plan_{kind}(func, *args)."
+    return f"Plan again for it: pb.plan_{_kind(caller, kind)}(func, *args)."
+
+
+def _kind(caller: str, otherwise: str = "jacobian") -> str:
+    return "hessian" if "hessian" in caller.lower() else otherwise
 
 
 def plan_kind(caller: str, planned: str, wanted: str) -> None:
@@ -127,7 +130,7 @@ def jacobian_layout(caller: str, layout: object, allowed: Sequence[object]) -> N
 def not_a_plan(caller: str, plan: object) -> ArgumentError:
     return ArgumentError(
         f"{caller}: `plan` is a {type(plan).__name__}, not a plan. Make one with "
-        f"pb.plan_jacobian(func, *args), or read one with pb.Plan.load(path)."
+        f"pb.plan_{_kind(caller)}(func, *args), or read one with pb.Plan.load(path)."
     )
 
 
