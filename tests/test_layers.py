@@ -179,6 +179,7 @@ SPARSE: tuple[str, ...] = (
     "lift",
     "blocks",
     "assemble",
+    "fused",
     "parts",
     "tails",
     "membership",

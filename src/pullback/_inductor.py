@@ -34,6 +34,8 @@ _OURS = {
     "cpp.dynamic_threads": False,
 }
 
+_FUSED = {"aggressive_fusion": True, "score_fusion_memory_threshold": 0}
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -87,9 +89,14 @@ def decomposed_graph(module: fx.GraphModule, fakes: Sequence[Tensor], mode: Any)
 
 
 def kernel_of(
-    module: fx.GraphModule, mode: Any, threads: int, last: Callable[[fx.GraphModule], None]
+    module: fx.GraphModule,
+    mode: Any,
+    threads: int,
+    last: Callable[[fx.GraphModule], None],
+    alike: bool = False,
 ) -> Kernel:
     """Compile a graph for ``threads`` threads; ``last`` changes it after Inductor's own passes.
+    With ``alike``, loops of one range are one loop, even where they read nothing in common.
 
     The kernel takes one list of tensors, which it empties, and has none of the bookkeeping of
     ``torch.compile``: no guards, no profiler, no hooks. The graph stays as it is.
@@ -101,7 +108,8 @@ def kernel_of(
         from torch._inductor.fx_passes.post_grad import remove_noop_ops
 
         module = _copied(module)
-        with config.patch({**_OURS, "cpp.threads": threads}), tracing(TracingContext(mode)):
+        ours = {**_OURS, **(_FUSED if alike else {}), "cpp.threads": threads}
+        with config.patch(ours), tracing(TracingContext(mode)):
             remove_noop_ops(module.graph)
             last(module)
             end = module.graph.output_node()

@@ -45,7 +45,11 @@ def loose(dtype: torch.dtype) -> float:
 
 
 def interpreted(
-    module: fx.GraphModule, mode: Any, threads: int, last: Callable[[fx.GraphModule], None]
+    module: fx.GraphModule,
+    mode: Any,
+    threads: int,
+    last: Callable[[fx.GraphModule], None],
+    alike: bool = False,
 ) -> Callable[[list[Tensor]], Sequence[Tensor]]:
     """In place of a compiler: the graph that would be compiled, run operator by operator."""
     module = _inductor._copied(module)
@@ -131,7 +135,9 @@ def test_a_wrong_kernel_is_caught(one_thread: None, monkeypatch: pytest.MonkeyPa
 def wrong(change: Callable[[list[Tensor], list[Tensor]], Sequence[Tensor]]) -> Any:
     """A compiler whose kernels make one mistake; ``change(given, results)`` makes it."""
 
-    def kernel_of(module: fx.GraphModule, mode: Any, threads: int, last: Any) -> Any:
+    def kernel_of(
+        module: fx.GraphModule, mode: Any, threads: int, last: Any, alike: bool = False
+    ) -> Any:
         right = interpreted(module, mode, threads, last)
 
         def kernel(tensors: list[Tensor]) -> Sequence[Tensor]:
@@ -332,7 +338,9 @@ def test_inf_and_nan_come_through(one_thread: None) -> None:
 def test_kernels_follow_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def counted(module: fx.GraphModule, mode: Any, threads: int, last: Any) -> Any:
+    def counted(
+        module: fx.GraphModule, mode: Any, threads: int, last: Any, alike: bool = False
+    ) -> Any:
         made.append(threads)
         return interpreted(module, mode, threads, last)
 

@@ -73,7 +73,9 @@ class Assembler:
             "index_add": self._by_torch,
             "runs": lambda terms: self._by_runs(),
         }
-        if self.form in _ROW_BY_ROW and rows is not None and self.nnz > _FEW:
+        most = int(np.diff(terms.starts).max(initial=0))
+        few = dtype in _KERNEL_DTYPES and max(1, most) * self.nnz <= _FEW
+        if self.form in _ROW_BY_ROW and rows is not None and not few:
             weight, template = terms.weight, terms.template
             added = np.zeros(self.nnz) if template is None else template
             kind = np.float32 if dtype is torch.float32 else np.float64
@@ -84,10 +86,8 @@ class Assembler:
             self._traceable = lambda flat: flat
         elif self.form == "permuted":
             self._traceable = self._permuted()
-        elif self.nnz <= _FEW and dtype in _KERNEL_DTYPES:
-            counts = np.diff(terms.starts)
-            if counts.max(initial=0) * self.nnz <= _FEW:
-                self._traceable = self._of_few(terms, counts)
+        elif few:
+            self._traceable = self._of_few(terms, np.diff(terms.starts))
 
     def __call__(self, flat: Tensor, into: Tensor | None = None) -> Tensor:
         """``flat``: the products, one after the other; without a graph. ``into``, contiguous and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from .. import _checks
 from .assemble import PairAssembler, multiply
 from .captured import Captured, without_autocast
 from .compiled import Compiled, NotCompiled, compiled
+from .fused import Fused
 from .graph import Meta, extract, is_needed
 from .lift.spec import Factor, Lift
+from .lift.strided import script_of
 from .parts import Part
 from .pattern import SparsityPattern
 from .straight import NotStraight, Straight, straightened
@@ -32,6 +35,7 @@ class LiftedRun:
         self._straight: Straight | None = None
         self._forms: list[Any] = []  # of the tensors that there is a straight line for
         self._inside = False  # whether what is made of the program assembles the values, too
+        self._fused: Fused | None = None
         ones = (False,) * len(lift.factors) if lift.pairs is None else lift.pairs.ones
         self._parts = [
             Part(captured, factor, dtype, self._device, self.reasons, with_one=one)
@@ -117,12 +121,28 @@ class LiftedRun:
 
     def _program(self, *given: Tensor) -> tuple[Tensor, ...]:
         """All products of each part, or the values where tensor calls alone put them together."""
+        flat = self._flat(*given)
+        if self._inside:
+            return self._parts[0].assembler.traceable(flat[0]), *flat[1:]
+        return flat
+
+    def _flat(self, *given: Tensor) -> tuple[Tensor, ...]:
         results = self._forward(*given)
         at = dict(zip(self._handed, results, strict=False))
         flat = [part.products(at, None) for part in self._parts]
-        if self._inside:
-            flat = [self._parts[0].assembler.traceable(flat[0])]
         return (*flat, *results[len(self._handed) :])
+
+    def _writing(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """The values piece by piece, where they can be."""
+        assert self._fused is not None
+        results = self._forward(*given)
+        at = dict(zip(self._handed, results, strict=False))
+        pieces = self._fused.pieces([part.segments(at) for part in self._parts])
+        return (*pieces, *results[len(self._handed) :])
+
+    def _whole(self, *given: Tensor) -> tuple[Tensor, ...]:
+        values, aux = self._assembled(self._flat(*given), None)
+        return values, *aux
 
     def _can_be_inside(self) -> bool:
         one = self._pairs is None and len(self._parts) == 1
@@ -143,9 +163,15 @@ class LiftedRun:
             return False
         return self._straight is not None
 
-    def compile(self, tensors: Sequence[Tensor], loose: float, chunk_size: int) -> None:
+    def compile(
+        self,
+        lift: Lift,
+        pattern: SparsityPattern,
+        tensors: Sequence[Tensor],
+        loose: float,
+        chunk_size: int,
+    ) -> None:
         """Let one kernel compute all products, if it can be had and trusted; else say why not."""
-        self._inside = self._can_be_inside()
         try:
             # Tried out, a program must leave no trace: neither a write nor a draw.
             if any(n.op == "call_function" and is_needed(n) for n in self._forward.graph.nodes):
@@ -154,10 +180,25 @@ class LiftedRun:
                 raise NotCompiled("no code is generated for complex numbers")
             if any(part.most_products > chunk_size for part in self._parts):
                 raise NotCompiled("its products do not fit into one chunk")
-            plain = [t.detach() for t in tensors]
-            self._compiled = compiled(self._program, plain, loose=loose)
+            self._compiled = self._kernel(lift, pattern, [t.detach() for t in tensors], loose)
         except NotCompiled as reason:
             self.reasons.append(_checks.left_to_replay(str(reason)))
+
+    def _kernel(
+        self, lift: Lift, pattern: SparsityPattern, plain: Sequence[Tensor], loose: float
+    ) -> Compiled:
+        script = script_of(lift, pattern, [part.cuts for part in self._parts])
+        if script is not None:
+            self._fused = fused = Fused(script, self._dtype, self._device)
+            with suppress(NotCompiled):
+                found = compiled(
+                    self._writing, plain, loose=loose, placed=fused.placed, whole=self._whole
+                )
+                self._inside = True
+                return found
+            self._fused = None
+        self._inside = self._can_be_inside()
+        return compiled(self._program, plain, loose=loose)
 
     @property
     def is_compiled(self) -> bool:

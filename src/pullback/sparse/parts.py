@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ from .trial import in_its_layout, perturbed, rounding_of, same, weights
 
 # Seeds of this many bytes are kept from call to call; larger ones are made for every chunk.
 _KEPT_SEEDS = 2**23
+# Colors that are taken in turn where their seeds have one value each.
+_UNROLLED = 4
 
 
 class Part:
@@ -52,6 +54,7 @@ class Part:
         self._solving, self._pattern = factor.solving, factor.pattern
         self._length, self._with_one = length, with_one
         self._seeds: dict[bool, list[Tensor]] = {}
+        self._uniform_seeds: dict[bool, list[list[Tensor]] | None] = {}
 
     @cached_property
     def assembler(self) -> Assembler:
@@ -60,6 +63,26 @@ class Part:
         rows = None if self._pattern.is_full else self._pattern.indptr
         return Assembler(terms, self._length, self._dtype, self._device, self._solving, rows)
 
+    @cached_property
+    def cuts(self) -> list[int]:
+        """Where each segment of the products begins, and the last one ends: a segment belongs to
+        one color and one exit (or, along columns, one entry)."""
+        rows, columns = self._split
+        sizes = [*map(reals, self._ends)] * rows + [*map(reals, self._metas)] * columns
+        return [0, *accumulate(sizes)]
+
+    def segments(self, at: dict[fx.Node, Any]) -> list[Tensor]:
+        """All products in one batch, without a net, flat and in the order of ``cuts``."""
+        found: list[Tensor] = []
+        for along_rows, run in self._runs([at[n] for n in self.reads]):
+            if (each := self._color_by_color(along_rows, run)) is not None:
+                found += each
+                continue
+            count = self._split.rows if along_rows else self._split.columns
+            results = torch.func.vmap(lambda *s: run(s))(*self._seeded(along_rows, 0, count))  # noqa: B023
+            found += [_real(r[c]) for c in range(count) for r in results]
+        return [f.reshape(-1).to(self._dtype) for f in found]
+
     @property
     def most_products(self) -> int:
         return max(self._split)
@@ -67,15 +90,10 @@ class Part:
     def products(self, at: dict[fx.Node, Any], chunk_size: int | None) -> Tensor:
         """All products, one after the other, and 1 behind them where that is asked for;
         ``chunk_size`` None is one batch, without a net."""
-        handed = [at[n] for n in self.reads]
-        pieces: list[Iterator[Tensor]] = []
-        if self._split.rows:
-            pieces.append(self._batches(True, lambda s: self._linear(*handed, *s), chunk_size))
-        if self._split.columns:
-            if self._transposed is None:
-                self._transposed = self._transpose(handed)
-            down = self._transposed
-            pieces.append(self._batches(False, lambda s: down(*handed, *s), chunk_size))
+        pieces: list[Iterator[Tensor]] = [
+            self._batches(along_rows, run, chunk_size)
+            for along_rows, run in self._runs([at[n] for n in self.reads])
+        ]
         if self._with_one:
             pieces.append(iter([torch.ones(1, dtype=self._dtype, device=self._device)]))
         flat = (found.reshape(-1) for found in chain.from_iterable(pieces))
@@ -83,6 +101,53 @@ class Part:
             whole = list(flat)
             return (whole[0] if len(whole) == 1 else torch.cat(whole)).to(self._dtype)
         return self._one_after_another(flat)
+
+    def _runs(self, handed: Sequence[Any]) -> Iterator[tuple[bool, Any]]:
+        """What gives products along rows, and along columns, where there are such."""
+        if self._split.rows:
+            yield True, lambda s: self._linear(*handed, *s)
+        if self._split.columns:
+            if self._transposed is None:
+                self._transposed = self._transpose(handed)
+            down = self._transposed
+            yield False, lambda s: down(*handed, *s)
+
+    def _color_by_color(self, along_rows: bool, run: Any) -> list[Tensor] | None:
+        """The results of each color in turn, if no more than a few have seeds of one value each:
+        these a compiler makes part of its code."""
+        if (seeds := self._uniform(along_rows)) is None:
+            return None
+        return [found for one in seeds for found in self._of_one(along_rows, run, one)]
+
+    def _of_one(self, along_rows: bool, run: Any, seeds: Sequence[Tensor]) -> Iterator[Tensor]:
+        copied = self._copied if along_rows else [True] * len(self._metas)
+        for r, c in zip(run(seeds), copied, strict=True):
+            yield _real(r.clone() if c else r)
+
+    def _uniform(self, along_rows: bool) -> list[list[Tensor]] | None:
+        if along_rows not in self._uniform_seeds:
+            self._uniform_seeds[along_rows] = self._found_uniform(along_rows)
+        return self._uniform_seeds[along_rows]
+
+    def _found_uniform(self, along_rows: bool) -> list[list[Tensor]] | None:
+        count = self._split.rows if along_rows else self._split.columns
+        metas = self._metas if along_rows else self._ends
+        coloring = self._coloring
+        colors = coloring.row_colors if along_rows else coloring.col_colors
+        parts = colors.split([*map(reals, metas)])
+        if count > _UNROLLED or any(
+            lanes_of(m) > 1 or not p.numel() for m, p in zip(metas, parts, strict=True)
+        ):
+            return None
+        if any(bool((p != p[0]).any()) for p in parts):
+            return None
+        return [
+            [
+                torch.full(m.shape, float(p[0] == c), dtype=m.dtype, device=self._device)
+                for m, p in zip(metas, parts, strict=True)
+            ]
+            for c in range(count)
+        ]
 
     def _one_after_another(self, pieces: Iterator[Tensor]) -> Tensor:
         length, at = self._length + self._with_one, 0
@@ -104,12 +169,12 @@ class Part:
         count = self._split.rows if along_rows else self._split.columns
         like = self._ends if along_rows else self._metas
         if count == 1:
-            seeds = [s[0] for s in self._seeded(along_rows, 0, 1)]
-            copied = self._copied if along_rows else [True] * len(like)
-            for r, c in zip(run(seeds), copied, strict=True):
-                yield _real(r.clone() if c else r)
+            yield from self._of_one(along_rows, run, [s[0] for s in self._seeded(along_rows, 0, 1)])
             return
         if chunk_size is None:
+            if (each := self._color_by_color(along_rows, run)) is not None:
+                yield from each
+                return
             seeds = self._seeded(along_rows, 0, count)
             yield _side_by_side(torch.func.vmap(lambda *s: run(s))(*seeds), count)
             return

@@ -243,7 +243,9 @@ class Session:
             return None
         run = LiftedRun(captured, lift, self.plan.dtype)
         if self._compile:
-            run.compile(tensors, captured.graph.rounding, self._kernel_chunk())
+            run.compile(
+                lift, self.plan.pattern, tensors, captured.graph.rounding, self._kernel_chunk()
+            )
         self._lift_guards = {
             name: TensorGuard.of(name, tensor_named(name, arguments, reading))
             for name in lift.facts

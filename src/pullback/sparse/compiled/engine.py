@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -12,13 +13,21 @@ from torch import Tensor, fx
 from ... import _checks, _inductor
 from ..trial import in_its_layout, perturbed, shuffled
 from . import clean
+from .places import Placed, write_pieces
 from .reason import NotCompiled
 from .trace import Run, Traced, traced
 
 Kernel = Callable[[list[Tensor]], Sequence[Tensor]]
 
 
-def compiled(run: Run, tensors: Sequence[Tensor], *, loose: float) -> Compiled:
+def compiled(
+    run: Run,
+    tensors: Sequence[Tensor],
+    *,
+    loose: float,
+    placed: Placed | None = None,
+    whole: Run | None = None,
+) -> Compiled:
     """``run`` as one kernel for tensors of the shapes, strides, dtypes and devices of ``tensors``.
 
     ``run(*tensors)`` returns a tuple of tensors, and must be a pure function: it writes to nothing
@@ -32,8 +41,11 @@ def compiled(run: Run, tensors: Sequence[Tensor], *, loose: float) -> Compiled:
     processes. Signed zeros aside, it rounds as ``run`` does up to the order of sums, and keeps inf
     and nan.
 
-    Before it is returned it is compared with ``run`` at ``tensors`` and at three points made from
-    them. ``loose`` is the relative difference that rounding may make.
+    With ``placed``, the first results of ``run`` are pieces of one tensor, the first output; then
+    ``whole(*tensors)`` gives the outputs in another way.
+
+    Before it is returned it is compared with ``run`` (or ``whole``) at ``tensors`` and at three
+    points made from them. ``loose`` is the relative difference that rounding may make.
 
     Raises NotCompiled with the reason, in one line, where nothing could be compiled, where that
     would not pay, or where the kernel and ``run`` differ.
@@ -42,7 +54,7 @@ def compiled(run: Run, tensors: Sequence[Tensor], *, loose: float) -> Compiled:
         raise NotCompiled("torch.compile is tracing")
     with _one_line():
         run(*tensors)  # what it keeps for later calls must not be made of traced tensors
-        found = Compiled(run, traced(run, tensors), tensors, loose)
+        found = Compiled(whole or run, traced(run, tensors), tensors, loose, placed)
     found.prepare(tensors)
     return found
 
@@ -62,12 +74,28 @@ def _one_line() -> Iterator[None]:
 class Compiled:
     """A program with a kernel for each number of threads that it was called under."""
 
-    __slots__ = ("_constants", "_first", "_forms", "_kernels", "_loose", "_run", "_traced")
+    __slots__ = (
+        "_constants",
+        "_first",
+        "_forms",
+        "_kernels",
+        "_loose",
+        "_placed",
+        "_run",
+        "_traced",
+    )
 
-    def __init__(self, run: Run, graph: Traced, tensors: Sequence[Tensor], loose: float) -> None:
-        self._run, self._traced, self._loose = run, graph, loose
+    def __init__(
+        self, run: Run, graph: Traced, tensors: Sequence[Tensor], loose: float,
+        placed: Placed | None,
+    ) -> None:  # fmt: skip
+        self._run, self._traced, self._loose, self._placed = run, graph, loose, placed
         self._constants = graph.constants
-        self._first = clean.first_into(graph.module)
+        if placed is None:
+            self._first = clean.first_into(graph.module)
+        else:
+            self._constants = [*graph.constants, *placed.indices]
+            self._first = torch.Size([placed.size]), placed.dtype, placed.device
         self._forms = [(t.dtype, t.shape, t.stride()) for t in tensors]
         self._kernels: dict[int, Kernel] = {}
 
@@ -96,7 +124,10 @@ class Compiled:
         if into is None:
             shape, dtype, device = self._first
             into = torch.empty(shape, dtype=dtype, device=device)
-        return into, *kernel([*tensors, *self._constants, into])
+        if self._placed is None:
+            return into, *kernel([*tensors, *self._constants, into])
+        targets = [into] * len(self._placed.places)
+        return into, *kernel([*tensors, *self._constants, *targets])[self._placed.scratch :]
 
     @property
     def graph(self) -> fx.Graph:
@@ -109,11 +140,25 @@ class Compiled:
         given = self._traced
         with _one_line():
             last = _last if self._first is None else _last_into
-            kernel = _inductor.kernel_of(given.module, given.mode, threads, last)
-            called = partial(self._called, kernel, into=None)
-            differences(self._run, called, tensors, self._constants, self._loose)
+            if self._placed is not None:
+                last = partial(_last_placed, placed=self._placed, mode=given.mode)
+            alike = self._placed is not None
+            kernel = _inductor.kernel_of(given.module, given.mode, threads, last, alike=alike)
+            differences(
+                self._run, partial(self._tried, kernel), tensors, self._constants, self._loose
+            )
         self._kernels[threads] = kernel
         return kernel
+
+    def _tried(self, kernel: Kernel, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The outputs, the first in memory where every element that stays unwritten shows."""
+        if self._first is None:
+            return self._called(kernel, tensors, None)
+        shape, dtype, device = self._first
+        unwritten = torch.nan if dtype.is_floating_point else -1
+        return self._called(
+            kernel, tensors, torch.full(shape, unwritten, dtype=dtype, device=device)
+        )
 
 
 def _is_special(tensor: Tensor) -> bool:
@@ -138,6 +183,12 @@ def _last(module: fx.GraphModule) -> None:
 def _last_into(module: fx.GraphModule) -> None:
     clean.clone_expanded_bases(module)
     clean.write_first_into(module)
+    clean.own_outputs(module)
+
+
+def _last_placed(module: fx.GraphModule, placed: Placed, mode: Any) -> None:
+    clean.clone_expanded_bases(module)
+    write_pieces(module, placed, mode)
     clean.own_outputs(module)
 
 

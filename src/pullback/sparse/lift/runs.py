@@ -72,24 +72,45 @@ class Runs:
         )  # fmt: skip
 
 
-def runs_of(
-    ptr: Ints, starts: Ints, sources: Ints, weight: Floats, added: Floats, dtype: Any
-) -> Runs | None:
-    """The runs of ``values[e] = added[e] + sum(weight[k] * f[sources[k]])`` over the terms
-    ``starts[e] <= k < starts[e + 1]``, with the rows that ``ptr`` cuts entries into; None where
-    too few entries are in runs."""
+class Repeats(NamedTuple):
+    """Row ``r`` has the entries ``cuts[r]:cuts[r + 1]``. Rows ``first[k]`` to ``first[k] +
+    length[k]`` repeat, each a stride on; where few do, they are not ``kept``."""
+
+    cuts: Ints
+    first: Ints
+    length: Ints
+    kept: npt.NDArray[np.bool_]
+
+
+def repeats(
+    ptr: Ints, starts: Ints, sources: Ints, seconds: Ints, weight: Floats, added: Floats
+) -> Repeats | None:
+    """The rows that repeat in ``values[e] = added[e] + sum(weight[k] * f[sources[k]] *
+    g[seconds[k]])`` over the terms ``starts[e] <= k < starts[e + 1]``, with the rows that ``ptr``
+    cuts entries into; None where too few entries are in rows that do."""
     total = starts.size - 1
-    starts = starts.astype(np.int64, copy=False)
     for period in _PERIODS:
         cuts = _cuts(ptr[::period], total)
         first, length = np.empty(cuts.size, np.int64), np.empty(cuts.size, np.int64)
-        count = _find(cuts, starts, sources, weight, added, first, length)
+        count = _find(cuts, starts, sources, seconds, weight, added, first, length)
         first, length = first[:count], length[:count]
         kept = length >= _ROWS_AT_LEAST
         written = (cuts[first + length] - cuts[first])[kept].sum()
         if written >= _SHARE * total:
-            return _described(cuts, first, length, kept, starts, sources, weight, added, dtype)
+            return Repeats(cuts, first, length, kept)
     return None
+
+
+def runs_of(
+    ptr: Ints, starts: Ints, sources: Ints, weight: Floats, added: Floats, dtype: Any
+) -> Runs | None:
+    """The runs of ``values[e] = added[e] + sum(weight[k] * f[sources[k]])``, with the rows that
+    ``ptr`` cuts entries into; None where too few entries are in runs."""
+    starts = starts.astype(np.int64, copy=False)
+    found = repeats(ptr, starts, sources, sources, weight, added)
+    if found is None:
+        return None
+    return _described(*found, starts, sources, weight, added, dtype)
 
 
 def _cuts(ptr: Ints, total: int) -> Ints:
@@ -148,13 +169,14 @@ def _joined(parts: Sequence[Any], dtype: Any) -> Any:
 
 @numba.njit(cache=True, nogil=True)
 def _find(
-    cuts: Any, starts: Any, sources: Any, weight: Any, added: Any, first: Any, length: Any
-) -> int:
+    cuts: Any, starts: Any, sources: Any, seconds: Any, weight: Any, added: Any, first: Any,
+    length: Any,
+) -> int:  # fmt: skip
     """Cut the rows into runs, as long as they go, from the first one on."""
     count, r, rows = 0, 0, len(cuts) - 1
     while r < rows:
         n = 1
-        while r + n < rows and _goes_on(r, n, cuts, starts, sources, weight, added):
+        while r + n < rows and _goes_on(r, n, cuts, starts, sources, seconds, weight, added):
             n += 1
         first[count], length[count] = r, n
         count += 1
@@ -163,7 +185,9 @@ def _find(
 
 
 @numba.njit(cache=True, nogil=True)
-def _goes_on(r: int, n: int, cuts: Any, starts: Any, sources: Any, weight: Any, added: Any) -> bool:
+def _goes_on(
+    r: int, n: int, cuts: Any, starts: Any, sources: Any, seconds: Any, weight: Any, added: Any
+) -> bool:
     """Whether row ``r + n`` is row ``r``, ``n`` strides on."""
     a, b = cuts[r], cuts[r + n]
     size = cuts[r + 1] - a
@@ -178,6 +202,8 @@ def _goes_on(r: int, n: int, cuts: Any, starts: Any, sources: Any, weight: Any, 
             if weight[s + k] != weight[t + k]:
                 return False
             if sources[t + k] - sources[s + k] != n * (sources[second + k] - sources[s + k]):
+                return False
+            if seconds[t + k] - seconds[s + k] != n * (seconds[second + k] - seconds[s + k]):
                 return False
     return True
 
