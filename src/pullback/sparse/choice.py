@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .coloring import Coloring, color
-from .coloring.api import color_one_side, color_symmetric
+from .coloring import Coloring
+from .coloring.api import color_within
 from .coloring.graph import is_symmetric
 from .pattern import SparsityPattern
 
@@ -54,7 +54,7 @@ def choose(pattern: SparsityPattern, mode: str, order: str = "best", forward: st
             "fwd", columns, f"fwd was asked for: {_jvps(columns.num_colors, COVER)} the columns"
         )
     if mode == "mixed":
-        both = color(pattern, "bidirectional", order)
+        both = _colored(pattern, "bidirectional", order)
         return Choice("mixed", both, f"mixed was asked for: {_both(both)} cover all entries")
     if pattern.is_full:
         return _dense(pattern, forward, f"every entry of the {m} × {n} matrix may be nonzero")
@@ -68,7 +68,7 @@ def choose(pattern: SparsityPattern, mode: str, order: str = "best", forward: st
         columns = _colored(pattern, "columns", order)
     best = _of_one_side(rows, columns)
     if best.num_products >= _MIXED_FROM and pattern.nnz <= _MIXED_UP_TO and _is_uneven(pattern):
-        both = color(pattern, "bidirectional", order)
+        both = _colored(pattern, "bidirectional", order)
         if both.num_colors < 0.7 * best.num_products:
             reason = (
                 f"{_both(both)} cover all entries; {_vjps(rows.num_colors)} would cover the rows, "
@@ -113,8 +113,7 @@ def _by_symmetry(coloring: Coloring) -> str:
 def _colored(pattern: SparsityPattern, kind: str, order: str) -> Coloring:
     each, least, most = _STEPS
     budget = min(max(each * pattern.nnz, least), most)
-    make = color_symmetric if kind in ("star", "acyclic") else color_one_side
-    return make(pattern, kind, order, budget)
+    return color_within(pattern, kind, order, budget)
 
 
 def _of_one_side(rows: Coloring, columns: Coloring) -> Choice:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .choice import choose
 from .coloring import Split, sources
-from .coloring.api import color_one_side
+from .coloring.api import color_within
 from .coloring.recover import product_numbers, readable_by
 from .pattern import SparsityPattern, index_dtype
 
@@ -183,7 +183,7 @@ def _apart(part: SparsityPattern, i: Ints, j: Ints) -> npt.NDArray[np.int32] | N
     edges = SparsityPattern((keys.size, m), np.arange(keys.size + 1, dtype=kind) * kind(2), pairs)
     each, least, most = _STEPS
     budget = min(max(each * edges.nnz, least), most)
-    colors = color_one_side(edges, "columns", "best", budget).colors.numpy().astype(np.int32)
+    colors = color_within(edges, "columns", "best", budget).colors.numpy().astype(np.int32)
     alone: Any = colors < 0  # a row that clashes with no other goes with any
     colors[alone] = 0
     return colors

@@ -17,7 +17,7 @@ from .graph import symmetric
 from .orders import ORDERS
 from .partial import partial_coloring
 from .result import Coloring
-from .search import Found
+from .search import BUDGET, Found
 from .symmetric import symmetric_coloring
 
 
@@ -69,19 +69,16 @@ def color(
     checks.coloring_kind("color", kind)
     orders = checks.coloring_order("color", order, ORDERS)
     flag("color", "postprocess", postprocess)
-    return _coloring(given, kind, _found(given, kind, orders, postprocess))
+    if kind in ("star", "acyclic"):
+        symmetric("color", given, kind)
+    budget = BUDGET // 4 if kind == "bidirectional" else BUDGET
+    return _coloring(given, kind, _found(given, kind, orders, postprocess, budget))
 
 
-def color_one_side(pattern: SparsityPattern, kind: str, order: str, budget: int) -> Coloring:
-    """``color`` for rows or columns, with a search of at most ``budget`` steps."""
+def color_within(pattern: SparsityPattern, kind: str, order: str, budget: int) -> Coloring:
+    """``color`` with a search of at most ``budget`` steps, of a pattern that is as ``kind`` asks."""
     orders = checks.coloring_order("color", order, ORDERS)
-    return _coloring(pattern, kind, partial_coloring(pattern, kind, orders, budget))
-
-
-def color_symmetric(pattern: SparsityPattern, kind: str, order: str, budget: int) -> Coloring:
-    """``color`` for stars or trees, with a search of at most ``budget`` steps."""
-    orders = checks.coloring_order("color", order, ORDERS)
-    found = symmetric_coloring(pattern, kind, orders, postprocess=True, budget=budget)
+    found = _found(pattern, kind, orders, postprocess=True, budget=budget)
     return _coloring(pattern, kind, found)
 
 
@@ -90,13 +87,14 @@ def _coloring(pattern: SparsityPattern, kind: str, found: Found) -> Coloring:
     return Coloring(kind, found.order, pattern.shape, colors, found.count)
 
 
-def _found(pattern: SparsityPattern, kind: str, orders: Sequence[str], postprocess: bool) -> Found:
+def _found(
+    pattern: SparsityPattern, kind: str, orders: Sequence[str], postprocess: bool, budget: int
+) -> Found:
     if kind in ("star", "acyclic"):
-        symmetric("color", pattern, kind)
-        return symmetric_coloring(pattern, kind, orders, postprocess=postprocess)
+        return symmetric_coloring(pattern, kind, orders, postprocess=postprocess, budget=budget)
     if kind == "bidirectional":
-        return bidirectional_coloring(pattern, orders, postprocess=postprocess)
-    return partial_coloring(pattern, kind, orders)
+        return bidirectional_coloring(pattern, orders, postprocess=postprocess, budget=budget)
+    return partial_coloring(pattern, kind, orders, budget)
 
 
 def as_pattern(caller: str, pattern: SparsityPattern | Any) -> SparsityPattern:

@@ -14,14 +14,14 @@ from .greedy import Colors
 from .orders import Order
 from .partial import partial_coloring
 from .postprocess import STEPS, needed_colors, renumbered
-from .search import BUDGET, TRIED, Found, Rule, count_of, fewest
+from .search import TRIED, Found, Rule, count_of, fewest
 from .star import star
 
 Neutral = npt.NDArray[np.bool_]
 
 
 def bidirectional_coloring(
-    pattern: SparsityPattern, orders: Sequence[str], *, postprocess: bool
+    pattern: SparsityPattern, orders: Sequence[str], *, postprocess: bool, budget: int
 ) -> Found:
     """Colors of the rows and then of the columns, numbered on.
 
@@ -31,20 +31,21 @@ def bidirectional_coloring(
     rows but the longest, or all columns but the longest.
     """
     m, n = pattern.shape
-    search = orders[0] == "best"
+    search, lower = orders[0] == "best", 1
     if pattern.is_full or search:
-        by_rows = _one_sided(pattern, "rows", orders)
-        by_columns = _one_sided(pattern, "columns", orders)
+        by_rows = _one_sided(pattern, "rows", orders, budget)
+        by_columns = _one_sided(pattern, "columns", orders, budget)
         alone = min(by_columns, by_rows, key=lambda found: found.count)
-        if pattern.is_full or alone.count <= 1:
+        if pattern.is_full or alone.count <= 2:
             return alone
+        lower = 2  # one product for all is of one kind
     graph = graph_of_both_sides(pattern)
     nets, finish = edge_nets(graph), partial(_finish, pattern, postprocess)
 
     def rule(neutral: Neutral) -> Rule:
         attempt = partial(_star_around, graph, neutral)
         steps = STEPS * pattern.nnz
-        return Rule(nets, attempt, finish, 1, (*TRIED, "random"), BUDGET // 4, steps)
+        return Rule(nets, attempt, finish, lower, (*TRIED, "random"), budget, steps)
 
     free = fewest(rule(np.zeros(m + n, dtype=bool)), orders)
     if not search:
@@ -79,9 +80,9 @@ def _empty(pattern: SparsityPattern) -> Neutral:
     return held
 
 
-def _one_sided(pattern: SparsityPattern, kind: str, orders: Sequence[str]) -> Found:
+def _one_sided(pattern: SparsityPattern, kind: str, orders: Sequence[str], budget: int) -> Found:
     m, n = pattern.shape
-    found = partial_coloring(pattern, kind, orders, BUDGET // 4)
+    found = partial_coloring(pattern, kind, orders, budget)
     idle = np.full(n if kind == "rows" else m, -1, np.int32)
     pair = (found.colors, idle) if kind == "rows" else (idle, found.colors)
     return Found(np.concatenate(pair), found.count, found.order)
