@@ -76,7 +76,7 @@ def color(
 
 
 def color_within(pattern: SparsityPattern, kind: str, order: str, budget: int) -> Coloring:
-    """``color`` with a search of at most ``budget`` steps, of a pattern that is as ``kind`` asks."""
+    """``color`` with a search of at most ``budget`` steps; ``pattern`` is as ``kind`` asks."""
     orders = checks.coloring_order("color", order, ORDERS)
     found = _found(pattern, kind, orders, postprocess=True, budget=budget)
     return _coloring(pattern, kind, found)
