@@ -23,7 +23,7 @@ from pullback import _inductor
 from pullback.sparse.compiled import NotCompiled, clean, compiled, engine, worth_compiling
 from pullback.sparse.compiled.trace import traced
 
-from .compiling import Case
+from .compiling import Case, interpreted
 from .programs import PROGRAMS, Program
 
 # One for each kind of graph: shifts, gathers with sums at the other end, reductions, masks, windows,
@@ -42,19 +42,6 @@ NAMED = {p.name: p for p in PROGRAMS}
 
 def loose(dtype: torch.dtype) -> float:
     return 1e-8 if dtype == torch.float64 else 1e-3
-
-
-def interpreted(
-    module: fx.GraphModule,
-    mode: Any,
-    threads: int,
-    last: Callable[[fx.GraphModule], None],
-    alike: bool = False,
-) -> Callable[[list[Tensor]], Sequence[Tensor]]:
-    """In place of a compiler: the graph that would be compiled, run operator by operator."""
-    module = _inductor._copied(module)
-    last(module)
-    return lambda tensors: module(*tensors)
 
 
 @pytest.fixture

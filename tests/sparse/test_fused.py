@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,18 +14,22 @@ from torch import Tensor, fx
 
 import pullback as pb
 from pullback import _inductor
+from pullback.sparse import lifted
 from pullback.sparse.coloring import Coloring
-from pullback.sparse.compiled import NotCompiled, compiled
+from pullback.sparse.compiled import NotCompiled, compiled, trace
 from pullback.sparse.compiled.places import Placed, Strided
 from pullback.sparse.fused import Fused
-from pullback.sparse.lift import strided
+from pullback.sparse.lift import runs, strided
 from pullback.sparse.lift.factor import Terms
 from pullback.sparse.lift.pairs import Pairs
 from pullback.sparse.lift.spec import Factor, Lift
 from pullback.sparse.lift.strided import Script, script_of
 from pullback.sparse.pattern import SparsityPattern
 
+from .compiling import interpreted
 from .lift.test_runs import SHAPES, product, repeated
+from .programs import PROGRAMS, Program
+from .test_compiled import REFUSED, ROUNDED
 
 CPU = torch.device("cpu")
 
@@ -245,6 +250,49 @@ def test_a_matrix_without_repeating_rows_is_put_together_outside(one_thread: Non
     torch.testing.assert_close(h(x).values(), pb.hessian(f, plan=plan)(x).values())
 
 
+CASES = [*((p, "auto") for p in PROGRAMS[::2]), *((p, False) for p in PROGRAMS[1::4])]
+
+
+@pytest.mark.parametrize(("program", "lift"), CASES, ids=lambda v: getattr(v, "name", str(v)))
+def test_programs_that_write_their_values(
+    program: Program, lift: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever can be a script is one here, and no script is given up for a difference."""
+    monkeypatch.setattr(runs, "_ROWS_AT_LEAST", 2)
+    monkeypatch.setattr(runs, "_SHARE", 0.0)
+    monkeypatch.setattr(strided, "_LONG", 3)
+    monkeypatch.setattr(_inductor, "kernel_of", interpreted)
+    monkeypatch.setattr(trace, "worth_compiling", lambda graph: "")
+    scripts: list[Script | None] = []
+
+    def spied(*args: Any) -> Script | None:
+        scripts.append(script_of(*args))
+        return scripts[-1]
+
+    monkeypatch.setattr(lifted, "script_of", spied)
+    func, args = program.make()
+    options = {"argnums": program.argnums, "has_aux": program.has_aux}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plan = pb.plan_jacobian(func, *args, lift=lift, **options)
+        jac = pb.jacobian(func, plan=plan, compile=True, **options)
+        plain = pb.jacobian(func, plan=plan, **options)
+        with torch.no_grad():
+            for at in (args, program.other()):
+                found, expected = jac(*at), plain(*at)
+                pair = (found[0], expected[0]) if program.has_aux else (found, expected)
+                torch.testing.assert_close(pair[0].values(), pair[1].values(), equal_nan=True)
+    if not any(scripts):
+        pytest.skip("no few writes")
+    if jac.engine != "compiled":
+        refused = " ".join(jac.notes)
+        known = (*REFUSED, "does not yet have a batching rule")
+        assert any(r in refused for r in known) or program.name in ROUNDED, refused
+        return
+    written = [s._run._fused is not None for s in jac._sessions.values() if s._run is not None]
+    assert written == [True] or program.name in ROUNDED
+
+
 def first_of_two(module: fx.GraphModule) -> None:
     """Leave a write out."""
     graph = module.graph
@@ -264,14 +312,13 @@ def moved(module: fx.GraphModule) -> None:
 def test_a_kernel_that_leaves_a_value_out_is_not_trusted(
     mistake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def kernel_of(
-        module: fx.GraphModule, mode: Any, threads: int, last: Any, alike: bool = False
-    ) -> Any:
-        module = _inductor._copied(module)
-        last(module)
-        if mistake is not None:
-            mistake(module)
-        return lambda tensors: module(*tensors)
+    def kernel_of(module: fx.GraphModule, mode: Any, threads: int, last: Any, **_: bool) -> Any:
+        def mistaken(module: fx.GraphModule) -> None:
+            last(module)
+            if mistake is not None:
+                mistake(module)
+
+        return interpreted(module, mode, threads, mistaken)
 
     monkeypatch.setattr(_inductor, "kernel_of", kernel_of)
     index = torch.tensor([1, 3])

@@ -177,14 +177,20 @@ def no_jvp(caller: str, reverse: Exception, forward: Exception) -> UnsupportedEr
     )
 
 
+def _in_a_line(value: object) -> str:
+    text = repr(value)
+    return text if "\n" not in text and len(text) <= 80 else article(value)
+
+
 def argnums_for(caller: str, argnums: int | tuple[int, ...], count: int) -> tuple[int, ...]:
     """Which of ``count`` arguments are meant, counted from 0."""
     given = argnums if isinstance(argnums, tuple) else (argnums,)
     for k in given:
         if not isinstance(k, int) or isinstance(k, bool):
+            plan = " A plan is handed in as `plan=`." if type(k).__name__ == "Plan" else ""
             raise ArgumentError(
-                f"{caller}: `argnums` is {argnums!r}; it must be the position of an argument, or a "
-                f"tuple of positions."
+                f"{caller}: `argnums` is {_in_a_line(argnums)}; it must be the position of an "
+                f"argument, or a tuple of positions.{plan}"
             )
         if not -count <= k < count:
             arguments = "1 argument" if count == 1 else f"{count} arguments"

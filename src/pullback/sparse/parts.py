@@ -78,7 +78,7 @@ class Part:
             if (each := self._color_by_color(along_rows, run)) is not None:
                 found += each
                 continue
-            count = self._split.rows if along_rows else self._split.columns
+            count = self._count(along_rows)
             results = torch.func.vmap(lambda *s: run(s))(*self._seeded(along_rows, 0, count))  # noqa: B023
             found += [_real(r[c]) for c in range(count) for r in results]
         return [f.reshape(-1).to(self._dtype) for f in found]
@@ -98,7 +98,7 @@ class Part:
             pieces.append(iter([torch.ones(1, dtype=self._dtype, device=self._device)]))
         flat = (found.reshape(-1) for found in chain.from_iterable(pieces))
         if chunk_size is None:  # a tracer follows no writes
-            whole = list(flat)
+            whole = list(flat) or [torch.zeros(0, dtype=self._dtype, device=self._device)]
             return (whole[0] if len(whole) == 1 else torch.cat(whole)).to(self._dtype)
         return self._one_after_another(flat)
 
@@ -113,16 +113,24 @@ class Part:
             yield False, lambda s: down(*handed, *s)
 
     def _color_by_color(self, along_rows: bool, run: Any) -> list[Tensor] | None:
-        """The results of each color in turn, if no more than a few have seeds of one value each:
-        these a compiler makes part of its code."""
-        if (seeds := self._uniform(along_rows)) is None:
+        """The results of each color in turn, if there is one, or a few whose seeds have one value
+        each: those a compiler makes part of its code."""
+        each: Sequence[Sequence[Tensor]] | None
+        if self._count(along_rows) == 1:
+            each = [[s[0] for s in self._seeded(along_rows, 0, 1)]]
+        else:
+            each = self._uniform(along_rows)
+        if each is None:
             return None
-        return [found for one in seeds for found in self._of_one(along_rows, run, one)]
-
-    def _of_one(self, along_rows: bool, run: Any, seeds: Sequence[Tensor]) -> Iterator[Tensor]:
         copied = self._copied if along_rows else [True] * len(self._metas)
-        for r, c in zip(run(seeds), copied, strict=True):
-            yield _real(r.clone() if c else r)
+        return [
+            _real(r.clone() if c else r)
+            for seeds in each
+            for r, c in zip(run(seeds), copied, strict=True)
+        ]
+
+    def _count(self, along_rows: bool) -> int:
+        return self._split.rows if along_rows else self._split.columns
 
     def _uniform(self, along_rows: bool) -> list[list[Tensor]] | None:
         if along_rows not in self._uniform_seeds:
@@ -130,7 +138,7 @@ class Part:
         return self._uniform_seeds[along_rows]
 
     def _found_uniform(self, along_rows: bool) -> list[list[Tensor]] | None:
-        count = self._split.rows if along_rows else self._split.columns
+        count = self._count(along_rows)
         metas = self._metas if along_rows else self._ends
         coloring = self._coloring
         colors = coloring.row_colors if along_rows else coloring.col_colors
@@ -166,12 +174,9 @@ class Part:
 
     def _batches(self, along_rows: bool, run: Any, chunk_size: int | None) -> Iterator[Tensor]:
         """All products of one kind, in pieces that follow one another in the flattened order."""
-        count = self._split.rows if along_rows else self._split.columns
+        count = self._count(along_rows)
         like = self._ends if along_rows else self._metas
-        if count == 1:
-            yield from self._of_one(along_rows, run, [s[0] for s in self._seeded(along_rows, 0, 1)])
-            return
-        if chunk_size is None:
+        if count == 1 or chunk_size is None:
             if (each := self._color_by_color(along_rows, run)) is not None:
                 yield from each
                 return
@@ -200,7 +205,7 @@ class Part:
 
     def _seeded(self, along_rows: bool, start: int, stop: int) -> list[Tensor]:
         """The seeds of some colors, one tensor for each entry (or exit)."""
-        count = self._split.rows if along_rows else self._split.columns
+        count = self._count(along_rows)
         metas = self._metas if along_rows else self._ends
         size = count * sum(reals(m) * m.dtype.itemsize for m in metas)
         if start == 0 and stop == count and along_rows in self._seeds:

@@ -234,3 +234,15 @@ def test_a_plan_knows_what_it_is_of() -> None:
         pb.jacobian(torch.sin, plan=hess)(x)
     with pytest.raises(pb.ArgumentError, match=r"hessian: the plan is one of a jacobian"):
         pb.hessian(rosenbrock, plan=jac)(x)
+
+
+@pytest.mark.parametrize(
+    ("plan", "make"), [(pb.plan_hessian, pb.hessian), (pb.plan_jacobian, pb.jacobian)]
+)
+def test_a_plan_in_the_place_of_argnums_is_named(plan: Any, make: Any) -> None:
+    x = torch.ones(3)
+    func = (lambda x: (x**3).sum()) if make is pb.hessian else (lambda x: x**3)
+    made = plan(func, x)
+    words = "`argnums` is a Plan; it must be .* A plan is handed in as `plan=`.$"
+    with pytest.raises(pb.ArgumentError, match=words):
+        make(func, made)(x)
