@@ -144,18 +144,18 @@ class _Maker:
         alone = np.repeat(~kept, cuts[first + length] - cuts[first])
         entries = np.flatnonzero(alone)
         counts = self._starts[entries + 1] - self._starts[entries]
-        writes += [self._summed(int(e)) for e in entries[counts > _LONG]]
-        self._count(writes)
+        long = entries[counts > _LONG]
+        if len(writes) + len(long) > _WRITES_AT_MOST:
+            raise _TooMany
+        writes += [self._summed(int(e)) for e in long]
+        if sum(len(w.terms) for w in writes) > _TERMS_AT_MOST:
+            raise _TooMany
         return Script(
             self._added.size,
             tuple(writes),
             self._scattered(entries[counts <= _LONG]),
             tuple(map(tuple, self._cuts)),
         )
-
-    def _count(self, writes: Sequence[Write]) -> None:
-        if len(writes) > _WRITES_AT_MOST or sum(len(w.terms) for w in writes) > _TERMS_AT_MOST:
-            raise _TooMany
 
     def _run(self, row: int, rows: int) -> _Run:
         cuts, starts = self._found.cuts, self._starts
