@@ -250,7 +250,7 @@ def test_a_matrix_without_repeating_rows_is_put_together_outside(one_thread: Non
     torch.testing.assert_close(h(x).values(), pb.hessian(f, plan=plan)(x).values())
 
 
-CASES = [*((p, "auto") for p in PROGRAMS[::2]), *((p, False) for p in PROGRAMS[1::4])]
+CASES = [*((p, "auto") for p in PROGRAMS[::6]), *((p, False) for p in PROGRAMS[1::12])]
 
 
 @pytest.mark.parametrize(("program", "lift"), CASES, ids=lambda v: getattr(v, "name", str(v)))
