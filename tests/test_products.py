@@ -813,3 +813,14 @@ def test_refusals_of_tangents() -> None:
 def test_a_pullback_prints_the_shapes_it_takes() -> None:
     _, pull = pb.vjp(lambda x: (x, x.sum()), rand(3))
     assert repr(pull) == "VJP(cotangents of shape (3,), ())"
+
+
+def test_a_rule_of_batching_that_is_wrong_is_left() -> None:
+    """torch 2.13 batches the backward of cdist wrongly; whatever is wrong there is looped over."""
+    x = torch.rand(4, 2, dtype=torch.float64)
+    out, pull = pb.vjp(lambda x: torch.cdist(x, x.flip(0) + 1, p=3), x)
+    batch = torch.rand(3, *out.shape, dtype=torch.float64)
+    expected = torch.stack([pull(v)[0] for v in batch])
+    assert_close(pull.batched(batch)[0], expected)
+    assert pull.engine == "loop"
+    assert "CdistBackward0" in pull.notes[0]

@@ -24,6 +24,8 @@ Gradients = tuple[Tensor | None, ...]
 
 BYTES_AT_ONCE = 256 * 2**20
 ORDER = ("vmap", "batched grads", "loop")
+# Nodes for which torch's rule of batching gives other numbers than one product at a time.
+WRONGLY_BATCHED = frozenset({"CdistBackward0"})
 
 
 def gradients(

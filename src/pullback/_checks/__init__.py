@@ -14,6 +14,7 @@ from .builders import rows_of as rows_of
 from .builders import usable_sum as usable_sum
 from .capture import left_to_replay as left_to_replay
 from .capture import nonlinear_backward as nonlinear_backward
+from .capture import wrongly_batched as wrongly_batched
 from .contracts import allowed_cuts as allowed_cuts
 from .contracts import initialized as initialized
 from .contracts import more_cuts_than_noted as more_cuts_than_noted

@@ -18,3 +18,7 @@ def nonlinear_backward(caller: str, operator: str = "", line: str = "") -> Unsup
 
 def left_to_replay(reason: str) -> str:
     return f"compile=True was asked for, and products are replayed: {reason}"
+
+
+def wrongly_batched(node: str) -> str:
+    return f"vmap was left: torch's batching rule of {node} gives another result than one by one"
