@@ -815,12 +815,24 @@ def test_a_pullback_prints_the_shapes_it_takes() -> None:
     assert repr(pull) == "VJP(cotangents of shape (3,), ())"
 
 
-def test_a_rule_of_batching_that_is_wrong_is_left() -> None:
-    """torch 2.13 batches the backward of cdist wrongly; whatever is wrong there is looped over."""
+def scattered(x: Tensor) -> Tensor:
+    return torch.as_strided_scatter(x[0, 0], x[1, 1] * x[0, 0], (), (), 0)
+
+
+@pytest.mark.parametrize(
+    ("func", "node"),
+    [
+        (lambda x: torch.cdist(x, x.flip(0) + 1, p=3), "CdistBackward0"),
+        (scattered, "AsStridedScatterBackward0"),
+    ],
+    ids=["cdist", "as_strided_scatter"],
+)
+def test_a_rule_of_batching_that_is_wrong_is_left(func: Any, node: str) -> None:
+    """Whatever torch 2.13 batches wrongly is looped over."""
     x = torch.rand(4, 2, dtype=torch.float64)
-    out, pull = pb.vjp(lambda x: torch.cdist(x, x.flip(0) + 1, p=3), x)
+    out, pull = pb.vjp(func, x)
     batch = torch.rand(3, *out.shape, dtype=torch.float64)
     expected = torch.stack([pull(v)[0] for v in batch])
     assert_close(pull.batched(batch)[0], expected)
     assert pull.engine == "loop"
-    assert "CdistBackward0" in pull.notes[0]
+    assert node in pull.notes[0]
