@@ -22,22 +22,7 @@ def python_nodes(outputs: Sequence[Tensor]) -> set[str]:
 
 def python_written(outputs: Sequence[Tensor]) -> list[Node]:
     """The nodes behind ``outputs`` whose backward is written in Python."""
-    return [n for n in nodes_behind(outputs) if _torch.custom_function(n) is not None]
-
-
-def nodes_behind(outputs: Sequence[Tensor]) -> list[Node]:
-    """Every node that a backward from ``outputs`` may run, each once."""
-    found: list[Node] = []
-    with _torch.function_modes_off():  # a capture takes a user who looks at nodes for one who hooks
-        stack = [output.grad_fn for output in outputs if output.grad_fn is not None]
-    seen = set(stack)
-    while stack:
-        node = stack.pop()
-        found.append(node)
-        below = {child for child, _ in node.next_functions if child is not None} - seen
-        seen |= below
-        stack.extend(below)
-    return found
+    return [n for n in _torch.nodes_behind(outputs) if _torch.custom_function(n) is not None]
 
 
 def is_adjoint(

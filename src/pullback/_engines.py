@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from . import _torch
+from . import _checks, _torch
 
 Source = Tensor | GradientEdge
 Gradients = tuple[Tensor | None, ...]
@@ -96,8 +96,10 @@ def batched_gradients(
     """``B`` products at once: ``batch[k]`` has shape ``(B, *outputs[k].shape)``.
 
     ``like`` gives the shape and dtype of each input where ``inputs`` holds gradient edges;
-    ``order`` are the engines to try, instead of all.
+    ``order`` are the engines to try, instead of all that can be believed along this graph.
     """
+    wrong = _wrongly_batched(outputs) if order is None else ""
+    order = ("loop",) if wrong else order
     shapes = [t for t in inputs if isinstance(t, Tensor)] if like is None else list(like)
 
     def product(cotangents: Sequence[Tensor]) -> Gradients:
@@ -106,7 +108,16 @@ def batched_gradients(
     def at_once(cotangents: Sequence[Tensor]) -> Gradients:
         return _grad(outputs, inputs, cotangents, create_graph, retain_graph=True, batched=True)
 
-    return climb_down(product, batch, shapes, chunk_size, at_once, order)
+    found = climb_down(product, batch, shapes, chunk_size, at_once, order)
+    if not wrong:
+        return found
+    return Batch(found.gradients, found.engine, (_checks.wrongly_batched(wrong), *found.reasons))
+
+
+def _wrongly_batched(outputs: Sequence[Source]) -> str:
+    """A node behind the outputs that torch batches wrongly, if there is one."""
+    names = {_torch.node_name(node) for node in _torch.nodes_behind(outputs)}
+    return min(names & WRONGLY_BATCHED, default="")
 
 
 def climb_down(

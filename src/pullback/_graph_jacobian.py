@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from . import _checks, _torch
-from ._adjoint import nodes_behind
 from ._checks import Leaves
 from ._engines import BYTES_AT_ONCE
 from ._trees import flatten
@@ -63,7 +62,7 @@ def jacobian_of(
     if not any(t.requires_grad for t in rows.tensors):
         _checks.has_graph(caller, rows)
     _checks.differentiable_inputs(caller, "inputs", columns)
-    with _torch.untouched(set(nodes_behind(rows.tensors))):
+    with _torch.untouched(set(_torch.nodes_behind(rows.tensors))):
         plan, source = plan_of_graph(caller, rows, columns, chunk_size)
         values = values_of_graph(plan, source)
     arguments = arguments_for(caller, (inputs,), 0)

@@ -18,8 +18,8 @@ from torch.autograd.graph import GradientEdge, Node
 from torch.utils import _pytree as pytree
 
 from . import _checks, _torch
-from ._adjoint import STRICT_PROBES, is_adjoint, nodes_behind, pair_up, probe, python_nodes
-from ._engines import WRONGLY_BATCHED, Batch, Source, batched_gradients, climb_down, gradients
+from ._adjoint import STRICT_PROBES, is_adjoint, pair_up, probe, python_nodes
+from ._engines import Batch, Source, batched_gradients, climb_down, gradients
 from ._trees import Tree
 
 
@@ -110,9 +110,6 @@ class GraphProducts:
         deeper = self._is_differentiated(batch, None)
         if deeper:
             self._refuse_compiled()
-        left: tuple[str, ...] = ()
-        if order is None and self._wrongly_batched:
-            order, left = ("loop",), (_checks.wrongly_batched(self._wrongly_batched),)
         found = batched_gradients(
             self._sources(),
             self.inputs,
@@ -122,14 +119,10 @@ class GraphProducts:
             create_graph=deeper,
             order=order,
         )
-        results = self._without_private_graph(found.gradients) if deeper else found.gradients
-        return Batch(results, found.engine, (*left, *found.reasons))
-
-    @cached_property
-    def _wrongly_batched(self) -> str:
-        """A node of the graph that torch batches wrongly, if there is one."""
-        names = {_torch.node_name(node) for node in nodes_behind(self.outputs)}
-        return min(names & WRONGLY_BATCHED, default="")
+        if not deeper:
+            return found
+        results = self._without_private_graph(found.gradients)
+        return Batch(results, found.engine, found.reasons)
 
     def _sources(self) -> Sequence[Source]:
         """The outputs; an edge where a caller has since changed one in place."""

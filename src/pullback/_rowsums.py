@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ._checks import Leaves
-from ._engines import ORDER, batched_gradients, chunks, gradients
+from ._engines import batched_gradients, chunks, gradients
 from ._trees import from_vector, to_vector
 
 Cotangents = Sequence[tuple[Tensor, ...]]
@@ -28,7 +28,7 @@ class Weighing(NamedTuple):
     out: Leaves
     inputs: list[Tensor]
     chunk_size: int | None
-    order: Sequence[str] = ORDER
+    order: Sequence[str] | None = None
 
 
 def products_of(

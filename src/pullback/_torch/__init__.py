@@ -50,6 +50,7 @@ from .nodes import is_view as is_view
 from .nodes import leaf_of as leaf_of
 from .nodes import next_sequence_number as next_sequence_number
 from .nodes import node_name as node_name
+from .nodes import nodes_behind as nodes_behind
 from .nodes import notes_of as notes_of
 from .nodes import post_accumulate_hook_names as post_accumulate_hook_names
 from .nodes import running_node as running_node

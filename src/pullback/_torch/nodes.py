@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
+
+from .transforms import function_modes_off
 
 
 class Slot(NamedTuple):
@@ -74,6 +76,22 @@ def sequence_number(node: Node) -> int:
 def node_name(node: Node) -> str:
     """``PowBackward0``, ``AccumulateGrad``: the class alone, without its C++ namespace."""
     return node.name().rpartition("::")[2]
+
+
+def nodes_behind(outputs: Sequence[Tensor | GradientEdge]) -> list[Node]:
+    """Every node that a backward from ``outputs`` may run, each once."""
+    found: list[Node] = []
+    with function_modes_off():  # a capture takes a user who looks at nodes for one who hooks
+        ends = [o.node if isinstance(o, GradientEdge) else o.grad_fn for o in outputs]
+    stack = [node for node in ends if node is not None]
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        found.append(node)
+        below = {child for child, _ in node.next_functions if child is not None} - seen
+        seen |= below
+        stack.extend(below)
+    return found
 
 
 def slots(node: Node) -> tuple[Slot, ...]:

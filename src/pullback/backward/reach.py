@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from .. import _torch
-from .._engines import ORDER, batched_gradients
+from .._engines import batched_gradients
 from .graph import Graph, Port
 from .regions import Region, region_of
 
@@ -51,7 +51,7 @@ def reach_of_rows(
         masks[k, row] = _weights(output, seed=k)
     edges = [GradientEdge(port.node, port.slot) for port in ports]
     with _torch.untouched(graph.children_of) as watched:
-        order = ("loop",) if watched.see_each_pass(leaves) else ORDER
+        order = ("loop",) if watched.see_each_pass(leaves) else None
         batch = batched_gradients([output], edges, [masks], like=leaves, order=order)
     reaches = []
     for gradient in batch.gradients:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _checks
-from .._adjoint import nodes_behind, python_written
+from .. import _checks, _torch
+from .._adjoint import python_written
 from .._differences import bound_text, largest
 from .._mistakes import Compared, likely_mistake
 from ..draw.numbers import number
@@ -209,7 +209,7 @@ class Entries:
 
     def _hint(self) -> str:
         """What to write where operations are differentiated for symmetric matrices only."""
-        nodes = nodes_behind(self.problem.users_outputs(self.problem.point))
+        nodes = _torch.nodes_behind(self.problem.users_outputs(self.problem.point))
         names = [node.name() for node in nodes]
         if any("Cholesky" in name or "Eigh" in name for name in names):
             return (

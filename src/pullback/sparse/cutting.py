@@ -15,7 +15,6 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .. import _checks, _torch
-from .._adjoint import nodes_behind
 from .reads import CUTS
 
 _READS = (Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__float__, Tensor.__array__)
@@ -89,7 +88,7 @@ class _Watch(TorchFunctionMode):
             return False
         if id(value) in self._primals:
             return True
-        leaves = (_torch.leaf_of(node) for node in nodes_behind([value]))
+        leaves = (_torch.leaf_of(node) for node in _torch.nodes_behind([value]))
         return any(id(leaf) in self._primals for leaf in leaves if leaf is not None)
 
 

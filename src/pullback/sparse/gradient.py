@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import _checks, _torch
-from .._adjoint import nodes_behind
 from .._engines import gradients as gradients_of
 from .._linear import flat_outputs
 from .._named import owner_of
@@ -90,7 +89,7 @@ class Gradient:
         gradients = _backward(outputs, leaves, cotangents)
         # torch puts such a node where a backward must not be differentiated; no path leads on from
         # it, so that its derivative would pass for zero.
-        if any(_torch.node_name(node) == "Error" for node in nodes_behind(gradients)):
+        if any(_torch.node_name(node) == "Error" for node in _torch.nodes_behind(gradients)):
             raise _checks.once_differentiable(self._caller)
         found = structure.rebuild(gradients)
         gradient = found if isinstance(self._argnums, tuple) else found[0]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks, _torch
-from .._engines import Batch, climb_down
+from .._engines import ORDER, Batch, climb_down
 from .._forward import forward_products
 from .._linear import Forward, GraphProducts, RandomState, flat_outputs, run
 from .._trees import flatten, from_vector
@@ -53,12 +53,12 @@ def _joined(batch: Batch, reasons: list[str], size: int, like: Sequence[Tensor])
     return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
 
 
-def graph_order(products: GraphProducts, known: bool | None) -> tuple[bool, Sequence[str] | None]:
+def graph_order(products: GraphProducts, known: bool | None) -> tuple[bool, Sequence[str]]:
     """Whether vmap over this graph can be believed (tried out, unless known), and the engines."""
     if known is None:
         loose = max((rounding_of(t.dtype) for t in (*products.outputs, *products.like)), default=0)
         known = Trial.of(products.one, products.outputs, loose).batches_well()
-    return known, None if known else ("loop",)
+    return known, ORDER if known else ("loop",)
 
 
 class Replay:
