@@ -836,3 +836,31 @@ def test_a_rule_of_batching_that_is_wrong_is_left(func: Any, node: str) -> None:
     assert_close(pull.batched(batch)[0], expected)
     assert pull.engine == "loop"
     assert node in pull.notes[0]
+
+
+def test_wrong_rules_of_batching_are_left_inside_transforms() -> None:
+    x = torch.rand(4, 2, dtype=torch.float64)
+    batch = torch.arange(1.0, 4.0, dtype=torch.float64)
+
+    def rows(x: Tensor) -> Any:
+        pull = pb.vjp(scattered, x)[1]
+        found, expected = pull.batched(batch)[0], torch.stack([pull(v)[0] for v in batch])
+        return found.sum(), (found, expected)
+
+    def matrix(x: Tensor) -> Any:
+        found = pb.jacobian(lambda x: scattered(x) * batch)(x)
+        return found.sum(), (found, batch[:, None, None] * pb.vjp(scattered, x)[1](batch[0])[0])
+
+    for func in (rows, matrix):
+        _, (found, expected) = torch.func.grad(func, has_aux=True)(x)
+        assert_close(found, expected)
+
+
+def test_wrong_rules_of_batching_are_left_where_weightings_are_compared() -> None:
+    x = torch.rand(4, 2, dtype=torch.float64, requires_grad=True)
+    out = torch.cdist(x, x.detach().flip(0) + 1, p=3)
+    weights = {name: torch.rand(4, 4, dtype=torch.float64) for name in "ab"}
+    found = pb.sensitivity(out, x, weights)
+    for name, v in weights.items():
+        (gradient,) = torch.autograd.grad(out, x, v, retain_graph=True)
+        assert found.totals[name] == pytest.approx(float(gradient.sum()))

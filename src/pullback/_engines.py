@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -98,8 +98,7 @@ def batched_gradients(
     ``like`` gives the shape and dtype of each input where ``inputs`` holds gradient edges;
     ``order`` are the engines to try, instead of all that can be believed along this graph.
     """
-    wrong = _wrongly_batched(outputs) if order is None else ""
-    order = ("loop",) if wrong else order
+    wrong = wrongly_batched(outputs) if order is None else ""
     shapes = [t for t in inputs if isinstance(t, Tensor)] if like is None else list(like)
 
     def product(cotangents: Sequence[Tensor]) -> Gradients:
@@ -108,13 +107,10 @@ def batched_gradients(
     def at_once(cotangents: Sequence[Tensor]) -> Gradients:
         return _grad(outputs, inputs, cotangents, create_graph, retain_graph=True, batched=True)
 
-    found = climb_down(product, batch, shapes, chunk_size, at_once, order)
-    if not wrong:
-        return found
-    return Batch(found.gradients, found.engine, (_checks.wrongly_batched(wrong), *found.reasons))
+    return climb_down(product, batch, shapes, chunk_size, at_once, order, wrong)
 
 
-def _wrongly_batched(outputs: Sequence[Source]) -> str:
+def wrongly_batched(outputs: Sequence[Source]) -> str:
     """A node behind the outputs that torch batches wrongly, if there is one."""
     names = {_torch.node_name(node) for node in _torch.nodes_behind(outputs)}
     return min(names & WRONGLY_BATCHED, default="")
@@ -127,8 +123,13 @@ def climb_down(
     chunk_size: int | None = None,
     at_once: Callable[[Sequence[Tensor]], Gradients] | None = None,
     order: Sequence[str] | None = None,
+    wrong: str = "",
 ) -> Batch:
-    """Run ``product`` over a batch with the first engine that torch lets through."""
+    """Run ``product`` over a batch with the first engine that torch lets through; one by one where
+    ``wrong`` names a node that torch batches wrongly."""
+    if wrong:
+        found = climb_down(product, batch, like, chunk_size, at_once, ("loop",))
+        return replace(found, reasons=(_checks.wrongly_batched(wrong), *found.reasons))
     engines = {
         "batched grads": at_once,
         "vmap": lambda chunk: _vmapped(product, chunk),

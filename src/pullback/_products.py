@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from . import _checks, _torch
-from ._engines import Batch, climb_down
+from ._engines import Batch, climb_down, wrongly_batched
 from ._linear import (
     Forward,
     GraphProducts,
@@ -37,6 +37,7 @@ class _TransformProducts:
     pull: Callable[..., Any]
     outputs: pytree.TreeSpec
     like: Sequence[Tensor]
+    wrong: str
 
     def one(
         self,
@@ -52,7 +53,7 @@ class _TransformProducts:
         return tuple(pytree.tree_leaves(found))
 
     def many(self, batch: Sequence[Tensor], chunk_size: int | None = None) -> Batch:
-        return climb_down(self.one, batch, self.like, chunk_size)
+        return climb_down(self.one, batch, self.like, chunk_size, wrong=self.wrong)
 
 
 class VJP:
@@ -212,8 +213,19 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
 def _vjp_in_transform(
     func: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool
 ) -> tuple[Any, ...]:
-    output, pull, *aux = torch.func.vjp(func, *primals, has_aux=has_aux)
-    products = _TransformProducts(pull, pytree.tree_structure(output), pytree.tree_leaves(primals))
+    wrong: list[str] = []
+
+    def watched(*given: Any) -> Any:
+        found = func(*given)
+        leaves = pytree.tree_leaves(found[0] if has_aux else found)
+        wrong.append(wrongly_batched([t for t in leaves if isinstance(t, Tensor)]))
+        return found
+
+    if torch.compiler.is_compiling():  # there are no nodes to look at
+        wrong, watched = [""], func
+    output, pull, *aux = torch.func.vjp(watched, *primals, has_aux=has_aux)
+    tree, like = pytree.tree_structure(output), pytree.tree_leaves(primals)
+    products = _TransformProducts(pull, tree, like, wrong[-1])
     return (output, VJP(products, flat_outputs("vjp", output), output, primals), *aux)
 
 

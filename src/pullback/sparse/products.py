@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks, _torch
-from .._engines import ORDER, Batch, climb_down
+from .._engines import ORDER, Batch, climb_down, wrongly_batched
 from .._forward import forward_products
 from .._linear import Forward, GraphProducts, RandomState, flat_outputs, run
 from .._trees import flatten, from_vector
@@ -144,6 +144,7 @@ class Function:
         self._flat = Flattened(caller, arguments.on_primals(func), has_aux, result_name(func))
         self._forward: Forward | None = None
         self._pull: Callable[..., Any] | None = None
+        self._wrong = ""
         self._state = RandomState(self.primals)
         if _torch.plain_autograd_sees_everything():
             self._forward = run(caller, self._flat, tuple(self.primals), has_aux=False)
@@ -153,7 +154,7 @@ class Function:
         if self._forward is not None:
             self.outputs: Sequence[Tensor] = self._forward.flat
         else:
-            transformed = torch.func.vjp(self._flat, *self.primals)
+            transformed = torch.func.vjp(self._watched, *self.primals)
             self.outputs, self._pull = transformed[0], transformed[1]
         self.out, self.aux = self._flat.out, self._flat.aux
         self.returned = self._flat.returned
@@ -191,7 +192,7 @@ class Function:
             batch = products.many(cotangents, chunk_size, order if len(seeds) > 1 else None)
             self.reasons += [] if self.batches is not False else [NO_BATCHING]
         else:
-            batch = climb_down(self._one, cotangents, self.primals, chunk_size)
+            batch = climb_down(self._one, cotangents, self.primals, chunk_size, wrong=self._wrong)
         return _joined(batch, self.reasons, len(seeds), self.primals)
 
     def fwd(self, seeds: Tensor, chunk_size: int | None = None) -> Tensor:
@@ -205,6 +206,11 @@ class Function:
             push = torch.func.vjp(lambda *v: self._one(v), *zeros)[1]
             batch = climb_down(lambda t: push(tuple(t)), tangents, self.outputs, chunk_size)
         return _joined(batch, self.reasons, len(seeds), self.outputs)
+
+    def _watched(self, *primals: Tensor) -> tuple[Tensor, ...]:
+        found = self._flat(*primals)
+        self._wrong = wrongly_batched(found)
+        return found
 
     def _one(self, cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         assert self._pull is not None
