@@ -34,6 +34,8 @@ _OURS = {
     "cpp.dynamic_threads": False,
 }
 
+# The writes to one matrix may read nothing in common, and belong in one loop all the same: each
+# alone would go through all of its memory.
 _FUSED = {"aggressive_fusion": True, "score_fusion_memory_threshold": 0}
 
 
